@@ -1,0 +1,1 @@
+"""What is silently wrong with this model, collection, index or run?"""

@@ -1,0 +1,102 @@
+"""Opening a collection by its name: a folder or file in a known layout, `python:`, `ir_datasets:ID`, `hf:ID`.
+
+The store is built once, in `~/.cache/flatcoat` unless a folder is named, and built again when the source's files
+have changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from flatcoat.data.beir import is_beir, read_beir
+from flatcoat.data.ir_datasets import read_ir_datasets
+from flatcoat.data.jsonl import read_jsonl
+from flatcoat.data.problems import Problems
+from flatcoat.data.python_code import read_python
+from flatcoat.data.store import KIND, Collection, StoreBuilder
+from flatcoat.data.tabular import read_hf, read_parquet
+from flatcoat.data.tsv import is_tsv, read_tsv
+from flatcoat.errors import FlatcoatError, Misuse
+from flatcoat.files import MANIFEST, atomic_folder, digest, read_json
+
+Reader = Callable[[StoreBuilder, Problems], list[Path]]
+SCHEMES = {"python": read_python, "ir_datasets": read_ir_datasets, "hf": read_hf}
+
+
+def reader_of(spec: str) -> Reader:
+    """The reader of a collection's name. Raises Misuse where no layout fits."""
+    scheme, _, rest = spec.partition(":")
+    if scheme in SCHEMES:
+        return partial(SCHEMES[scheme], rest)
+    path = Path(spec)
+    if not path.exists():
+        raise Misuse(f"{spec}: no such folder or file, and not python:, ir_datasets:ID or hf:ID")
+    if path.is_dir():
+        if is_beir(path):
+            return partial(read_beir, path)
+        if is_tsv(path):
+            return partial(read_tsv, path)
+        raise Misuse(f"{spec}: neither corpus.jsonl (BEIR) nor collection.tsv nor triples*.tsv is in this folder")
+    if path.suffix == ".parquet":
+        return partial(read_parquet, path)
+    if path.suffix in (".jsonl", ".json") or path.name.endswith(".jsonl.gz"):
+        return partial(read_jsonl, path)
+    raise Misuse(f"{spec}: a file of no known layout; want .jsonl, .json or .parquet, or a folder")
+
+
+def open_collection(spec: str, store: Path | None = None, *, strict: bool = False) -> Collection:
+    """Open a collection, building its store where there is none or its source has changed.
+
+    Raises:
+        Misuse: nothing of that name, or of no known layout.
+        FlatcoatError: the source has no documents; or, where `strict`, any problem at all.
+    """
+    path = Path(spec)
+    if (path / MANIFEST).is_file() and read_json(path / MANIFEST).get("format") == KIND:
+        return Collection.open(path)
+    folder = store or default_store(spec)
+    if (folder / MANIFEST).is_file():
+        collection = Collection.open(folder)
+        changed = changed_files(collection)
+        if not changed and not (strict and collection.facts["problems"]):
+            return collection
+        if store and changed:
+            raise FlatcoatError(f"{changed[0]} changed after {folder} was built from it; remove {folder} to build it anew")
+    return build_store(spec, folder, strict=strict)
+
+
+def build_store(spec: str, folder: Path, *, strict: bool = False) -> Collection:
+    """Read a collection into a store folder, atomically, and report its problems."""
+    read = reader_of(spec)
+    problems = Problems(strict)
+    with atomic_folder(folder) as partial_folder:
+        builder = StoreBuilder(partial_folder, problems)
+        used = read(builder, problems)
+        builder.close({"spec": spec, "files": [_state(path) for path in used]})
+    collection = Collection.open(folder)
+    collection.report()
+    return collection
+
+
+def default_store(spec: str) -> Path:
+    """Where a collection's store is kept when no folder is named."""
+    name = spec if spec.split(":")[0] in SCHEMES else str(Path(spec).resolve())
+    return Path.home() / ".cache" / "flatcoat" / "stores" / digest(name)[:20]
+
+
+def _state(path: Path) -> dict[str, Any]:
+    stat = path.stat()
+    return {"path": str(path.resolve()), "bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns}
+
+
+def changed_files(collection: Collection) -> list[str]:
+    """The source files whose size or time of change is not what it was when the store was built."""
+    changed = []
+    for file in collection.facts["source"]["files"]:
+        path = Path(file["path"])
+        if not path.is_file() or _state(path) != file:
+            changed.append(str(path))
+    return changed

@@ -1,0 +1,260 @@
+"""The collection store: documents, queries, judgements and given negatives, memory-mapped and built once.
+
+Every reader of a foreign layout feeds a `StoreBuilder`; everything else reads a `Collection`. Only ids are held in
+memory while building. Layout: `documents/` and `queries/` (columns `ids`, `titles`, `texts` and a lookup),
+`judgements/SPLIT.npy` (int64 [n, 3]: query row, document row, grade), `judgements/SPLIT.unknown.json` (judgements of
+documents that the corpus lacks: they still count against recall, as trec_eval has it), `negatives/SPLIT.npy`
+(int64 [n, 2]).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import sys
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from flatcoat.columns import Column, ColumnWriter, Lookup, text_hash
+from flatcoat.data.problems import Problems
+from flatcoat.errors import FlatcoatError, Misuse
+from flatcoat.files import read_manifest, write_manifest
+from flatcoat.records import full_text
+
+KIND, VERSION = "flatcoat-collection", 1
+
+
+class TableBuilder:
+    """Writes one table of texts; refuses what could not be found again."""
+
+    def __init__(self, folder: Path, noun: str, problems: Problems):
+        folder.mkdir(parents=True)
+        self.folder, self.noun, self.problems = folder, noun, problems
+        self.columns = {name: ColumnWriter(folder, name) for name in ("ids", "titles", "texts")}
+        self.hashes = array("q")
+        self.row_of_hash: dict[int, int] = {}
+        self.content = hashlib.sha256()
+
+    def add(self, id: str, title: str, text: str, where: str) -> int | None:
+        """Append a text and give its row; None where it is a duplicate or has no usable id or text."""
+        if not id or any(ord(c) < 32 for c in id):
+            self.problems.add(f"bad {self.noun} id", where, f"id {id!r} is empty or has control characters")
+            return None
+        if not full_text(title, text).strip():
+            self.problems.add(f"empty {self.noun}", where, f"{self.noun} {id!r} has no text")
+            if self.noun == "query":
+                return None
+        hashed = text_hash(id)
+        known = self.row_of_hash.get(hashed)
+        if known is not None and self.columns["ids"].read(known) == id:
+            self.problems.add(f"duplicate {self.noun} id", where, f"{self.noun} id {id!r} came before; the first is kept")
+            return None
+        row = len(self.hashes)
+        record = (id, title, text)
+        self.content.update(json.dumps(record).encode())
+        for column, value in zip(self.columns.values(), record, strict=True):
+            column.append(value)
+        self.hashes.append(hashed)
+        self.row_of_hash.setdefault(hashed, row)
+        return row
+
+    def row(self, id: str) -> int | None:
+        """The row of an id added before."""
+        row = self.row_of_hash.get(text_hash(id))
+        return row if row is not None and self.columns["ids"].read(row) == id else None
+
+    def close(self) -> str:
+        """Finish the files; give the content's sha256."""
+        for column in self.columns.values():
+            column.close()
+        Lookup.write(self.folder, "lookup", self.hashes)
+        return self.content.hexdigest()
+
+
+class StoreBuilder:
+    """What a reader feeds. `where` is always `FILE:LINE`."""
+
+    def __init__(self, folder: Path, problems: Problems):
+        self.folder, self.problems = folder, problems
+        self.documents = TableBuilder(folder / "documents", "document", problems)
+        self.queries = TableBuilder(folder / "queries", "query", problems)
+        self.judgements: dict[str, array[int]] = {}
+        self.unknown: dict[str, list[tuple[int, str, int]]] = {}
+        self.negatives: dict[str, array[int]] = {}
+
+    def add_document(self, id: str, title: str, text: str, where: str) -> None:
+        """Append a document."""
+        self.documents.add(_clean(id), _clean(title), _clean(text), where)
+
+    def add_query(self, id: str, text: str, where: str) -> None:
+        """Append a query."""
+        self.queries.add(_clean(id), "", _clean(text), where)
+
+    def ensure_document(self, id: str, title: str, text: str, where: str) -> None:
+        """Append a document unless its id is already there (layouts that repeat documents in each line)."""
+        if self.documents.row(id) is None:
+            self.add_document(id, title, text, where)
+
+    def ensure_query(self, id: str, text: str, where: str) -> None:
+        """Append a query unless its id is already there."""
+        if self.queries.row(id) is None:
+            self.add_query(id, text, where)
+
+    def judge(self, split: str, query_id: str, doc_id: str, grade: int, where: str) -> None:
+        """Note a judgement; unknown ids are reported, those of documents still counted."""
+        query = self.queries.row(query_id)
+        if query is None:
+            self.problems.add("judgement of an unknown query", where, f"query {query_id!r} is not among the queries")
+            return
+        document = self.documents.row(doc_id)
+        if document is None:
+            self.problems.add("judgement of an unknown document", where, f"document {doc_id!r} is not in the corpus")
+            self.unknown.setdefault(split, []).append((query, doc_id, grade))
+            return
+        self.judgements.setdefault(split, array("q")).extend((query, document, grade))
+
+    def negative(self, split: str, query_id: str, doc_id: str, where: str) -> None:
+        """Note a given negative."""
+        query, document = self.queries.row(query_id), self.documents.row(doc_id)
+        if query is None or document is None:
+            missing = f"query {query_id!r}" if query is None else f"document {doc_id!r}"
+            self.problems.add("negative with an unknown id", where, f"{missing} is not known")
+            return
+        self.negatives.setdefault(split, array("q")).extend((query, document))
+
+    def close(self, source: dict[str, Any]) -> None:
+        """Write what remains, and the manifest."""
+        if not len(self.documents.hashes):
+            raise FlatcoatError(f"{source.get('spec')}: no documents were found; a collection needs at least one")
+        content = {"documents": self.documents.close(), "queries": self.queries.close()}
+        for kind, table, width in (("judgements", self.judgements, 3), ("negatives", self.negatives, 2)):
+            (self.folder / kind).mkdir(exist_ok=True)
+            for split, flat in table.items():
+                _check_split(split)
+                np.save(self.folder / kind / f"{split}.npy", np.array(flat, dtype=np.int64).reshape(-1, width))
+        for split, rows in self.unknown.items():
+            text = json.dumps(rows, ensure_ascii=False)
+            (self.folder / "judgements" / f"{split}.unknown.json").write_text(text, encoding="utf-8")
+        facts = {
+            "source": source,
+            "documents": len(self.documents.hashes),
+            "queries": len(self.queries.hashes),
+            "splits": sorted(set(self.judgements) | set(self.unknown)),
+            "content": content,
+            "problems": self.problems.summary(),
+        }
+        write_manifest(self.folder, KIND, VERSION, facts)
+
+
+def _clean(text: str) -> str:
+    """Lone surrogates cannot be written as UTF-8: they become U+FFFD."""
+    return text.encode("utf-8", "replace").decode("utf-8") if any("\ud800" <= c <= "\udfff" for c in text) else text
+
+
+def _check_split(split: str) -> None:
+    if not re.fullmatch(r"[\w.\-]+", split) or split.startswith("."):
+        raise FlatcoatError(f"split name {split!r} is not usable as a file name")
+
+
+class TextTable:
+    """Texts of a store, by row or id."""
+
+    def __init__(self, folder: Path, content: str):
+        self.ids, self.titles, self.bodies = (Column(folder, name) for name in ("ids", "titles", "texts"))
+        self.lookup = Lookup(folder, "lookup", self.ids)
+        self.fingerprint = content
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def text(self, row: int) -> str:
+        """Title and text of a row, joined by `full_text`."""
+        return full_text(self.titles[row], self.bodies[row])
+
+    def texts(self, rows: Sequence[int] | np.ndarray | None = None) -> Sequence[str]:
+        """The joined texts of `rows`, in that order; of all rows as a lazy sequence where `rows` is None."""
+        return _Texts(self) if rows is None else [self.text(int(row)) for row in rows]
+
+
+class _Texts(Sequence[str]):
+    def __init__(self, table: TextTable):
+        self.table = table
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self.table.text(row) for row in range(*index.indices(len(self)))]
+        return self.table.text(index)
+
+
+@dataclass(frozen=True)
+class Collection:
+    """An opened store."""
+
+    path: Path
+    facts: dict[str, Any]
+
+    @classmethod
+    def open(cls, path: Path, *, verify: bool = False) -> Collection:
+        """Open a store folder. Raises FlatcoatError where it is not one, or is damaged."""
+        return cls(path, read_manifest(path, KIND, VERSION, verify=verify))
+
+    @cached_property
+    def documents(self) -> TextTable:
+        """The corpus."""
+        return TextTable(self.path / "documents", self.facts["content"]["documents"])
+
+    @cached_property
+    def queries(self) -> TextTable:
+        """The queries of every split."""
+        return TextTable(self.path / "queries", self.facts["content"]["queries"])
+
+    @property
+    def splits(self) -> list[str]:
+        """Names of the splits that have judgements."""
+        return self.facts["splits"]
+
+    def judgements(self, split: str) -> np.ndarray:
+        """Judgements of documents in the corpus, int64 [n, 3]: query row, document row, grade."""
+        if split not in self.splits:
+            have = ", ".join(self.splits) or "none"
+            raise Misuse(f"{self.facts['source'].get('spec')}: no split {split!r}; it has {have}")
+        path = self.path / "judgements" / f"{split}.npy"
+        return np.load(path, mmap_mode="r") if path.exists() else np.zeros((0, 3), np.int64)
+
+    def negatives(self, split: str) -> np.ndarray:
+        """Given negatives, int64 [n, 2]: query row, document row."""
+        path = self.path / "negatives" / f"{split}.npy"
+        return np.load(path, mmap_mode="r") if path.exists() else np.zeros((0, 2), np.int64)
+
+    def query_rows(self, split: str) -> np.ndarray:
+        """Rows of the split's queries, rising."""
+        unknown = np.array([row for row, _, _ in self._unknown(split)], dtype=np.int64)
+        return np.unique(np.concatenate([self.judgements(split)[:, 0], unknown]))
+
+    def _unknown(self, split: str) -> list[tuple[int, str, int]]:
+        path = self.path / "judgements" / f"{split}.unknown.json"
+        return [tuple(row) for row in json.loads(path.read_text(encoding="utf-8"))] if path.exists() else []
+
+    def qrels(self, split: str) -> dict[str, dict[str, int]]:
+        """The split's judgements by id, those of unknown documents among them."""
+        result: dict[str, dict[str, int]] = {}
+        for query, document, grade in self.judgements(split).tolist():
+            result.setdefault(self.queries.ids[query], {})[self.documents.ids[document]] = grade
+        for query, doc_id, grade in self._unknown(split):
+            result.setdefault(self.queries.ids[query], {})[doc_id] = grade
+        return result
+
+    def report(self) -> None:
+        """Say on stderr what was wrong with the source."""
+        for kind, facts in self.facts["problems"].items():
+            sys.stderr.write(f"flatcoat: {facts['count']} × {kind}, for example {facts['examples'][0]}\n")

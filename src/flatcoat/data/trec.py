@@ -1,0 +1,105 @@
+"""TREC runs and qrels, in and out. What Flatcoat wrote, it reads and writes again to the same bytes."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+
+from flatcoat.data.lines import text_lines
+from flatcoat.data.problems import Problems
+from flatcoat.errors import FlatcoatError
+from flatcoat.files import write_text
+from flatcoat.records import Qrels, Ranking, Run
+
+
+def _number(value: float) -> str:
+    """The shortest text that reads back as the same number; float32 values as float32."""
+    single = np.float32(value)
+    return str(single) if float(single) == value else repr(float(value))
+
+
+def _one_word(id: str) -> str:
+    if not id or id.split() != [id]:
+        raise FlatcoatError(f"id {id!r} has white space; TREC's columns are split by it, so it cannot be written")
+    return id
+
+
+def format_run(run: Run, tag: str = "flatcoat") -> str:
+    """`qid Q0 docid rank score tag` a line, ranks from 1."""
+    lines = []
+    for query_id, ranking in run.items():
+        for rank, (doc_id, score) in enumerate(zip(ranking.doc_ids, ranking.scores.tolist(), strict=True), start=1):
+            lines.append(f"{_one_word(query_id)} Q0 {_one_word(doc_id)} {rank} {_number(score)} {_one_word(tag)}\n")
+    return "".join(lines)
+
+
+def write_run(path: Path, run: Run, tag: str = "flatcoat") -> None:
+    """Write a run atomically."""
+    write_text(path, format_run(run, tag))
+
+
+def read_run(path: Path) -> dict[str, Ranking]:
+    """Read a run of 6 columns, or of Tevatron's 3. Ranks are ignored, scores decide, as in trec_eval.
+
+    Raises:
+        FlatcoatError: a line of another width, a score that is no finite number, a document twice for a query.
+    """
+    scored: dict[str, dict[str, float]] = {}
+    for place, line in text_lines(path, Problems(strict=True)):
+        parts = line.split()
+        if not parts:
+            continue
+        if len(parts) not in (3, 6):
+            raise FlatcoatError(f"{place}: {len(parts)} columns; a run has 6: qid Q0 docid rank score tag")
+        query_id, doc_id, text = (parts[0], parts[2], parts[4]) if len(parts) == 6 else parts
+        ranking = scored.setdefault(query_id, {})
+        if doc_id in ranking:
+            raise FlatcoatError(f"{place}: document {doc_id!r} stands twice for query {query_id!r}")
+        ranking[doc_id] = _score(text, place)
+    return {query_id: Ranking.of(ranking) for query_id, ranking in scored.items()}
+
+
+def _score(text: str, place: str) -> float:
+    try:
+        score = float(text)
+    except ValueError as error:
+        raise FlatcoatError(f"{place}: score {text!r} is not a number") from error
+    if not math.isfinite(score):
+        raise FlatcoatError(f"{place}: score {text!r} is not finite")
+    return score
+
+
+def format_qrels(qrels: Qrels) -> str:
+    """`qid 0 docid grade` a line."""
+    return "".join(
+        f"{_one_word(query_id)} 0 {_one_word(doc_id)} {grade}\n"
+        for query_id, judged in qrels.items()
+        for doc_id, grade in judged.items()
+    )
+
+
+def write_qrels(path: Path, qrels: Qrels) -> None:
+    """Write qrels atomically."""
+    write_text(path, format_qrels(qrels))
+
+
+def read_qrels(path: Path) -> dict[str, dict[str, int]]:
+    """Read TREC qrels (4 columns) or BEIR's (3 columns with a header).
+
+    Raises:
+        FlatcoatError: a line of another width, or a grade that is no whole number.
+    """
+    qrels: dict[str, dict[str, int]] = {}
+    for place, line in text_lines(path, Problems(strict=True)):
+        parts = line.split("\t") if line.count("\t") in (2, 3) else line.split()
+        if not parts or (place.endswith(":1") and len(parts) == 3 and not parts[2].lstrip("-").isdigit()):
+            continue
+        if len(parts) not in (3, 4):
+            raise FlatcoatError(f"{place}: {len(parts)} columns; qrels have 4: qid 0 docid grade")
+        try:
+            qrels.setdefault(parts[0], {})[parts[-2]] = int(parts[-1])
+        except ValueError as error:
+            raise FlatcoatError(f"{place}: grade {parts[-1]!r} is not a whole number") from error
+    return qrels

@@ -1,0 +1,1 @@
+"""Here is a query's representation: which rows are best?"""

@@ -1,0 +1,1 @@
+"""Which negatives would teach the most now?"""

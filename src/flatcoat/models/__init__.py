@@ -1,0 +1,1 @@
+"""Here is text: what does the network make of it?"""

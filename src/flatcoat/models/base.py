@@ -1,0 +1,54 @@
+"""What every model offers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+import torch
+
+from flatcoat.errors import Misuse
+from flatcoat.representations import Representation
+
+Precision = Literal["fp32", "bf16"]
+
+
+class Encoder(Protocol):
+    """Texts in, a representation out: a pure function of each text, whatever its batch or padding (to 1e-5 in fp32)."""
+
+    def encode_queries(self, texts: Sequence[str]) -> Representation: ...
+
+    def encode_documents(self, texts: Sequence[str]) -> Representation: ...
+
+
+class Scorer(Protocol):
+    """One number a pair; higher is better."""
+
+    def score(self, queries: Sequence[str], documents: Sequence[str]) -> np.ndarray: ...
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """How a model is run; not part of the model, though bf16 moves its vectors by about 1e-3.
+
+    `batch_tokens` bounds rows × length of one forward pass.
+    """
+
+    device: str = "cpu"
+    precision: Precision = "fp32"
+    batch_tokens: int = 2048
+
+    def autocast(self) -> torch.autocast:
+        """The context of a forward pass."""
+        return torch.autocast(self.device.split(":")[0], dtype=torch.bfloat16, enabled=self.precision == "bf16")
+
+
+def best_device(wanted: str = "auto") -> str:
+    """`auto` is the first CUDA device where there is one, else the CPU. Raises Misuse where `wanted` is not there."""
+    if wanted == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if wanted.startswith("cuda") and not torch.cuda.is_available():
+        raise Misuse(f"device {wanted!r}: no CUDA device here; use cpu or auto")
+    return wanted

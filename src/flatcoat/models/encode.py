@@ -1,0 +1,110 @@
+"""Encoding many texts: bucketed by length, in the order given, with bounded memory.
+
+Texts are taken a window at a time, tokenised together, sorted by length and cut into batches of at most
+`batch_tokens` tokens, each padded only to its own longest row; vectors go back to their texts' places.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from flatcoat.models.base import Runtime
+from flatcoat.records import Track, silent
+
+WINDOW = 4096
+
+
+class Tokens(Protocol):
+    """A tower, as far as encoding needs it."""
+
+    @property
+    def dim(self) -> int: ...
+    @property
+    def pad_id(self) -> int: ...
+    def tokenize(self, texts: Sequence[str]) -> list[list[int]]: ...
+    def __call__(self, ids: Tensor, mask: Tensor | None) -> Tensor: ...
+    def eval(self) -> object: ...
+    def train(self, mode: bool = True) -> object: ...
+
+
+def pad(rows: list[list[int]], pad_id: int, device: str) -> tuple[Tensor, Tensor | None]:
+    """Token ids padded to the longest row, and the mask; None where nothing is padded."""
+    lengths = [len(row) for row in rows]
+    width = max(lengths)
+    if min(lengths) == width:
+        return torch.tensor(rows, device=device), None
+    ids = np.full((len(rows), width), pad_id, dtype=np.int64)
+    mask = np.zeros((len(rows), width), dtype=np.int64)
+    for i, row in enumerate(rows):
+        ids[i, : len(row)] = row
+        mask[i, : len(row)] = 1
+    return torch.from_numpy(ids).to(device), torch.from_numpy(mask).to(device)
+
+
+def batches_by_length(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
+    """Positions in batches of similar length, longest first, each of at most `batch_tokens` padded tokens."""
+    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
+    start = 0
+    while start < len(order):
+        size = max(1, batch_tokens // max(1, lengths[order[start]]))
+        yield order[start : start + size]
+        start += size
+
+
+@torch.inference_mode()
+def encode_window(tower: Tokens, texts: Sequence[str], runtime: Runtime) -> np.ndarray:
+    """Vectors [text, dim] of one window of texts, float32."""
+    rows = tower.tokenize(texts)
+    out = np.empty((len(texts), tower.dim), dtype=np.float32)
+    for batch in batches_by_length([len(row) for row in rows], runtime.batch_tokens):
+        ids, mask = pad([rows[i] for i in batch], tower.pad_id, runtime.device)
+        with runtime.autocast():
+            vectors = tower(ids, mask)
+        out[batch] = vectors.float().cpu().numpy()
+    return out
+
+
+def encode_windows(
+    tower: Tokens, texts: Sequence[str], runtime: Runtime, *, first: int = 0, track: Track = silent, label: str = "encode"
+) -> Iterator[tuple[int, np.ndarray]]:
+    """(first row, vectors) of each window from row `first` on. The tower is in evaluation mode meanwhile."""
+    training = getattr(tower, "training", False)
+    tower.eval()
+    try:
+        starts = range(first, len(texts), WINDOW)
+        steps = _by_text(starts, len(texts), track, label)
+        for start in steps:
+            yield start, encode_window(tower, texts[start : start + WINDOW], runtime)
+    finally:
+        tower.train(training)
+
+
+def _by_text(starts: range, total: int, track: Track, label: str) -> Iterator[int]:
+    """Window starts, while `track` counts texts."""
+    if track is silent:
+        yield from starts
+        return
+    ticks = iter(track(range(total), total, label))
+    done = 0
+    for start in starts:
+        yield start
+        for _ in range(min(start + WINDOW, total) - done):
+            next(ticks, None)
+        done = min(start + WINDOW, total)
+    for _ in ticks:
+        pass
+
+
+def encode_all(
+    tower: Tokens, texts: Sequence[str], runtime: Runtime, *, track: Track = silent, label: str = "encode"
+) -> np.ndarray:
+    """Vectors [text, dim] of all texts, in memory."""
+    out = np.empty((len(texts), tower.dim), dtype=np.float32)
+    for start, vectors in encode_windows(tower, texts, runtime, track=track, label=label):
+        out[start : start + len(vectors)] = vectors
+    return out

@@ -1,0 +1,1 @@
+"""Here are scores: how wrong are they?"""

@@ -1,0 +1,1 @@
+"""Here is a question: what are the answers, and why?"""

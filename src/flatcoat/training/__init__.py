@@ -1,0 +1,1 @@
+"""How one step leads to the next, and how it is resumed."""
