@@ -1,0 +1,51 @@
+"""Measures by their ir-measures names (MacAvaney et al. 2022, arXiv 2111.13466): `nDCG@10`, `RR@10`, `R@100`, …"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from flatcoat.errors import Misuse, need
+from flatcoat.records import Qrels, Run
+
+#: measure -> query id -> value
+Table = Mapping[str, Mapping[str, float]]
+DEFAULT = ("nDCG@10", "RR@10", "R@100")
+
+
+def parse(names: Sequence[str]) -> list[Any]:
+    """Measures by name. Raises Misuse on one that is not known."""
+    library: Any = need("ir_measures", "evaluate")
+    measures = []
+    for name in names:
+        try:
+            measures.append(library.parse_measure(name))
+        except (NameError, ValueError, SyntaxError, TypeError) as error:
+            raise Misuse(f"measure {name!r} is not known; examples: nDCG@10 RR@10 R@100 AP P@10 Success@5") from error
+    return measures
+
+
+def evaluate(qrels: Qrels, run: Run, measures: Sequence[str] = DEFAULT) -> dict[str, dict[str, float]]:
+    """Each measure of each judged query; a query that the run missed has 0, one that nobody judged does not count.
+
+    Raises:
+        Misuse: an unknown measure, or a run of which no query is judged.
+    """
+    library: Any = need("ir_measures", "evaluate")
+    parsed = parse(measures)
+    if not any(query in qrels for query in run):
+        raise Misuse(f"none of the run's {len(run)} queries is among the {len(qrels)} judged: another split?")
+    table = {name: dict.fromkeys(qrels, 0.0) for name in measures}
+    names = {str(measure): name for measure, name in zip(parsed, measures, strict=True)}
+    scored = {query: ranking.as_dict() for query, ranking in run.items() if query in qrels and len(ranking)}
+    for value in library.iter_calc(parsed, {q: dict(judged) for q, judged in qrels.items()}, scored):
+        if value.query_id in qrels:
+            table[names[str(value.measure)]][value.query_id] = float(value.value)
+    return table
+
+
+def means(table: Table) -> dict[str, float]:
+    """The mean of each measure over its queries."""
+    return {name: float(np.mean(list(values.values()))) if values else 0.0 for name, values in table.items()}

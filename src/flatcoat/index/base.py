@@ -1,0 +1,55 @@
+"""What every index offers."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+import numpy as np
+from jaxtyping import Float32, Int64
+
+from flatcoat.errors import Misuse
+
+Queries = TypeVar("Queries", contravariant=True)
+
+
+class TopK(NamedTuple):
+    """Best rows of each query by falling score; `-1` and `-inf` past the last match."""
+
+    rows: Int64[np.ndarray, "query k"]
+    scores: Float32[np.ndarray, "query k"]
+
+
+class Index(Protocol[Queries]):
+    """Rows to be found: documents by their row number."""
+
+    def __len__(self) -> int: ...
+
+    def search(self, queries: Queries, k: int) -> TopK:
+        """The k best rows of each query. Raises Misuse where k is not 1 to `len(self)`, or the queries do not fit."""
+        ...
+
+
+class Knobs(Protocol):
+    """An index whose approximation can be set when it searches."""
+
+    def knob(self) -> tuple[str, list[int]]:
+        """The setting's name and its sensible values, cheapest first."""
+        ...
+
+    def with_knob(self, value: int) -> Any:
+        """The same index under another setting; nothing is rebuilt."""
+        ...
+
+
+def check_k(k: int, size: int, where: object) -> None:
+    """Raise Misuse where `k` cannot be answered."""
+    if k < 1:
+        raise Misuse(f"k={k}: want at least 1")
+    if k > size:
+        raise Misuse(f"k={k} asks for more than the {size} documents indexed in {where}; use k <= {size}")
+
+
+def check_dim(given: int, dim: int, where: object) -> None:
+    """Raise Misuse where query vectors have another width than the index."""
+    if given != dim:
+        raise Misuse(f"queries of {given} dimensions do not fit {where}, built from vectors of {dim}: another model?")

@@ -1,0 +1,117 @@
+"""An index as a folder: manifest (kind, settings, format version, hashes, which vectors and corpus), ids, and data.
+
+The full vectors are memory-mapped from the vector folder named at building, or copied in where `copy` is asked.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from flatcoat.errors import FlatcoatError, need
+from flatcoat.files import atomic_folder, read_manifest, write_manifest
+from flatcoat.index.bm25 import Bm25Index, Bm25Settings
+from flatcoat.index.exact import ExactIndex
+from flatcoat.index.vector import VectorIndex, VectorSettings, build
+from flatcoat.vectors import VectorFolder, write_ids
+
+KIND, VERSION = "flatcoat-index", 1
+VECTOR_KINDS = ("exact", "scan", "pq", "sq", "hnsw", "ivf")
+
+
+class IndexFolder:
+    """An opened index: `index` searches, `ids` names rows, `facts` is the manifest."""
+
+    def __init__(self, path: Path, facts: Mapping[str, Any], index: Any, ids: Sequence[str]):
+        self.path, self.facts, self.index, self.ids = path, facts, index, ids
+
+    @property
+    def kind(self) -> str:
+        """exact, scan, pq, sq, hnsw, ivf or bm25."""
+        return self.facts["kind"]
+
+    @property
+    def bytes(self) -> int:
+        """Size on disk, the full vectors it reads included."""
+        own = sum(file["bytes"] for file in self.facts["files"].values())
+        linked = self.facts.get("vectors")
+        return own + (0 if linked is None else int(linked["bytes"]))
+
+
+def write_vector_index(path: Path, source: VectorFolder, settings: VectorSettings | None, *, copy: bool = False) -> IndexFolder:
+    """Build over a vector folder; `settings` None is exact search."""
+    with atomic_folder(path) as folder:
+        if settings is not None:
+            faiss: Any = need("faiss", "search")
+            faiss.write_index(build(source.vectors, settings), str(folder / "index.faiss"))
+        if copy:
+            shutil.copyfile(source.path / "vectors.npy", folder / "vectors.npy")
+        write_ids(folder, list(source.ids))
+        facts = {
+            "kind": settings.kind if settings else "exact",
+            "settings": asdict(settings) if settings else {},
+            "items": len(source),
+            "dim": int(source.vectors.shape[1]),
+            "of": {k: v for k, v in source.facts.items() if k not in ("files", "format", "version")},
+            "vectors": None if copy else _link(source),
+        }
+        write_manifest(folder, KIND, VERSION, facts)
+    return open_index(path)
+
+
+def _link(source: VectorFolder) -> dict[str, Any]:
+    facts = source.facts["files"]["vectors.npy"]
+    return {"path": str((source.path / "vectors.npy").resolve()), **facts}
+
+
+def write_bm25(path: Path, texts: Sequence[str], ids: Sequence[str], facts: Mapping[str, Any], settings: Bm25Settings) -> IndexFolder:
+    """Build a lexical index over texts."""
+    with atomic_folder(path) as folder:
+        Bm25Index.build(texts, settings).save(folder)
+        write_ids(folder, list(ids))
+        described = {"kind": "bm25", "settings": asdict(settings), "items": len(ids), "of": dict(facts)}
+        write_manifest(folder, KIND, VERSION, described)
+    return open_index(path)
+
+
+def open_index(path: Path, *, verify: bool = False) -> IndexFolder:
+    """Open an index, memory-mapped.
+
+    Raises:
+        FlatcoatError: not an index, of another version, damaged, or its vectors were moved or altered.
+    """
+    facts = read_manifest(path, KIND, VERSION, verify=verify)
+    ids = (path / "ids.txt").read_text(encoding="utf-8").split("\n")[:-1]
+    if facts["kind"] == "bm25":
+        return IndexFolder(path, facts, Bm25Index.load(path), ids)
+    vectors = _vectors(path, facts)
+    if facts["kind"] == "exact":
+        return IndexFolder(path, facts, ExactIndex(vectors, path), ids)
+    faiss: Any = need("faiss", "search")
+    try:
+        index = faiss.read_index(str(path / "index.faiss"), faiss.IO_FLAG_MMAP_IFC)
+    except RuntimeError as error:
+        raise FlatcoatError(f"{path}/index.faiss: cannot be read; build the index again") from error
+    settings = VectorSettings(**facts["settings"])
+    return IndexFolder(path, facts, VectorIndex(index, vectors, settings, path), ids)
+
+
+def _vectors(path: Path, facts: Mapping[str, Any]) -> np.ndarray:
+    link = facts["vectors"]
+    file = path / "vectors.npy" if link is None else Path(link["path"])
+    if not file.is_file():
+        # a folder that was moved whole: the vectors keep their place beside the index
+        file = path.parent / file.parent.name / file.name
+    if not file.is_file():
+        raise FlatcoatError(f"{path}: its vectors {link['path']} are gone; index again, or build with --copy")
+    if link is not None and file.stat().st_size != link["bytes"]:
+        raise FlatcoatError(f"{file}: altered since {path} was built from it; index again")
+    vectors = np.load(file, mmap_mode="r", allow_pickle=False)
+    if vectors.shape != (facts["items"], facts["dim"]):
+        raise FlatcoatError(f"{file}: shape {vectors.shape} where {path} wants {(facts['items'], facts['dim'])}")
+    return vectors
