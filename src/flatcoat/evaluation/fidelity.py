@@ -1,0 +1,141 @@
+"""What an approximation costs: recall against exact search, the change of each measure, processor time, size.
+
+Recall@k is counted by score, so that equal documents are interchangeable: the share of the exact top k whose score the
+approximate answer's top k also reaches.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from flatcoat.evaluation.measures import DEFAULT, evaluate, means
+from flatcoat.evaluation.significance import bootstrap, paired
+from flatcoat.index.base import TopK
+from flatcoat.records import Qrels, Ranking
+from flatcoat.representations import Dense
+
+TIMED = 200  # queries timed one by one
+
+
+@dataclass(frozen=True)
+class Fidelity:
+    """One index under one setting against exact search. Times are processor milliseconds of one query, one thread."""
+
+    setting: str
+    recall: dict[int, float]
+    change: dict[str, tuple[float, float, float]] = field(default_factory=dict)  # relative: mean, low, high
+    exact: dict[str, float] = field(default_factory=dict)
+    cpu_ms: float = 0.0
+    exact_cpu_ms: float = 0.0
+
+    @property
+    def cost(self) -> float:
+        """Processor time as a share of exact search's."""
+        return self.cpu_ms / self.exact_cpu_ms if self.exact_cpu_ms else float("nan")
+
+
+def recall_at(exact: TopK, approximate: TopK, k: int) -> float:
+    """Mean share of the exact top k found in the approximate top k, ties interchangeable (relative 1e-5)."""
+    if not len(exact.rows):
+        return 1.0
+    floor = exact.scores[:, k - 1 : k]
+    reached = approximate.scores[:, :k] >= floor - 1e-5 * np.abs(floor)
+    return float(np.minimum(reached.sum(1), k).mean() / k)
+
+
+def cpu_ms(index: Any, queries: np.ndarray, k: int) -> float:
+    """Median processor milliseconds of one query on one thread."""
+    import faiss
+    from threadpoolctl import threadpool_limits
+
+    threads = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)
+    try:
+        with threadpool_limits(1):
+            spent = []
+            for query in queries[:TIMED]:
+                start = time.process_time()
+                index.search(Dense(query[None]), k)
+                spent.append(time.process_time() - start)
+    finally:
+        faiss.omp_set_num_threads(threads)
+    return float(np.median(spent) * 1e3) if spent else 0.0
+
+
+def relative_change(
+    approximate: Mapping[str, Mapping[str, float]], exact: Mapping[str, Mapping[str, float]]
+) -> dict[str, tuple[float, float, float]]:
+    """Of each measure: change as a share of exact's mean, with its 95 % bootstrap interval."""
+    result = {}
+    for name, mean in means(exact).items():
+        differences = paired(approximate[name], exact[name])
+        scale = mean or 1.0
+        low, high = bootstrap(differences)
+        result[name] = (float(differences.mean()) / scale, low / scale, high / scale)
+    return result
+
+
+def _tables(top: TopK, query_ids: Sequence[str], doc_ids: Sequence[str], qrels: Qrels, measures: Sequence[str]):
+    run = {}
+    for query, rows, scores in zip(query_ids, top.rows.tolist(), top.scores.tolist(), strict=True):
+        run[query] = Ranking.of([(doc_ids[row], score) for row, score in zip(rows, scores, strict=True) if row >= 0])
+    return evaluate(qrels, run, measures)
+
+
+class Judge:
+    """Holds the exact answer once and measures indexes against it."""
+
+    def __init__(
+        self,
+        exact: Any,
+        queries: np.ndarray,
+        *,
+        ks: Sequence[int] = (10, 100),
+        qrels: Qrels | None = None,
+        query_ids: Sequence[str] = (),
+        doc_ids: Sequence[str] = (),
+        measures: Sequence[str] = DEFAULT,
+        timed: bool = True,
+    ):
+        self.ks = [k for k in ks if k <= len(exact)] or [len(exact)]
+        self.queries, self.qrels, self.timed = queries, qrels, timed
+        self.query_ids, self.doc_ids, self.measures = query_ids, doc_ids, measures
+        self.top = exact.search(Dense(queries), max(self.ks))
+        self.exact_ms = cpu_ms(exact, queries, self.ks[0]) if timed else 0.0
+        self.exact_table = _tables(self.top, query_ids, doc_ids, qrels, measures) if qrels is not None else {}
+
+    def measure(self, index: Any, setting: str) -> Fidelity:
+        """Everything about one index under its present setting."""
+        found = index.search(Dense(self.queries), max(self.ks))
+        change = {}
+        if self.qrels is not None:
+            table = _tables(found, self.query_ids, self.doc_ids, self.qrels, self.measures)
+            change = relative_change(table, self.exact_table)
+        return Fidelity(
+            setting,
+            {k: recall_at(self.top, found, k) for k in self.ks},
+            change,
+            means(self.exact_table),
+            cpu_ms(index, self.queries, self.ks[0]) if self.timed else 0.0,
+            self.exact_ms,
+        )
+
+    def cheapest(
+        self, index: Any, *, recall: float | None = None, loss: float | None = None, measure: str = "nDCG@10"
+    ) -> tuple[Fidelity | None, list[Fidelity]]:
+        """The first setting, cheapest first, whose recall@k (least k) or relative loss meets the target; all that were tried."""
+        name, values = index.knob()
+        tried = []
+        for value in values:
+            tried.append(self.measure(index.with_knob(value), f"{name}={value}"))
+            if recall is not None and tried[-1].recall[self.ks[0]] < recall:
+                continue
+            if loss is not None and -tried[-1].change[measure][0] > loss:
+                continue
+            return tried[-1], tried
+        return None, tried

@@ -1,0 +1,54 @@
+"""Several processes as one: gather what they made, add up gradients. One process is the case of no others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+
+class Processes:
+    """This process among its peers (torch.distributed, started by `accelerate launch` or torchrun)."""
+
+    def __init__(self) -> None:
+        live = dist.is_available() and dist.is_initialized()
+        self.rank = dist.get_rank() if live else 0
+        self.world = dist.get_world_size() if live else 1
+
+    def slice(self, size: int) -> slice:
+        """This process's share of a batch. Raises ValueError where the batch does not divide."""
+        if size % self.world:
+            raise ValueError(f"a batch of {size} does not divide among {self.world} processes")
+        each = size // self.world
+        return slice(self.rank * each, (self.rank + 1) * each)
+
+    def gather(self, own: Tensor) -> Tensor:
+        """Every process's rows, in rank order; of equal number everywhere. Carries no gradient."""
+        if self.world == 1:
+            return own.detach()
+        parts = [torch.empty_like(own) for _ in range(self.world)]
+        dist.all_gather(parts, own.detach().contiguous())
+        return torch.cat(parts)
+
+    def add_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Replace each gradient by its sum over processes."""
+        if self.world == 1:
+            return
+        for parameter in parameters:
+            if parameter.requires_grad:
+                if parameter.grad is None:
+                    parameter.grad = torch.zeros_like(parameter)
+                dist.all_reduce(parameter.grad)
+
+
+def join_processes() -> Processes:
+    """Join the group that a launcher's environment describes, through accelerate; alone where there is none."""
+    import os
+
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
+        from flatcoat.errors import need
+
+        need("accelerate", "processes").PartialState()
+    return Processes()

@@ -1,0 +1,92 @@
+"""A dense student: a batch's texts in, and from its vectors the evidence.
+
+A student has *towers* (named functions from tokens to vectors) and *evidence* (from all vectors of all processes to
+scores). The step engine in between decides how forward and backward passes are cut up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from flatcoat.models.base import Runtime
+from flatcoat.models.dense import DenseModel, Tower
+from flatcoat.objectives.total import Evidence
+
+
+@dataclass(frozen=True)
+class Batch:
+    """This process's share of a batch. `documents` are the positives, in order, then the drawn negatives.
+
+    `keys` are 64-bit hashes of document texts, equal for equal texts; `known[i]` the keys of everything that answers
+    query i.
+    """
+
+    queries: Sequence[str]
+    documents: Sequence[str]
+    keys: np.ndarray  # int64 [document]
+    known: np.ndarray  # int64 [query, most]; padded with -1
+
+
+class Student(Protocol):
+    """What the step engine needs of a model in training."""
+
+    runtime: Runtime
+
+    @property
+    def module(self) -> nn.Module: ...
+
+    def towers(self) -> Mapping[str, Tower]: ...
+
+    def texts(self, batch: Batch) -> Mapping[str, Sequence[str]]: ...
+
+    def evidence(self, vectors: Mapping[str, Tensor], marks: Mapping[str, Tensor]) -> Evidence: ...
+
+
+class DenseStudent:
+    """A dual encoder in training: scores are dot products of every query with every document."""
+
+    def __init__(self, model: DenseModel):
+        self.model, self.runtime = model, model.runtime
+
+    @property
+    def module(self) -> nn.Module:
+        """What the optimizer moves."""
+        return self.model
+
+    def towers(self) -> Mapping[str, Tower]:
+        """The towers by the part of the batch they encode."""
+        return {"query": self.model.query, "document": self.model.document}
+
+    def texts(self, batch: Batch) -> Mapping[str, Sequence[str]]:
+        """The texts by the tower that encodes them."""
+        return {"query": batch.queries, "document": batch.documents}
+
+    def evidence(self, vectors: Mapping[str, Tensor], marks: Mapping[str, Tensor]) -> Evidence:
+        """Scores of all queries against all documents, with known positives and repeats kept from competing."""
+        scores = vectors["query"] @ vectors["document"].T
+        target = marks["target"]
+        return Evidence({"dual": scores}, target, allowed(marks["keys"], marks["known"], target))
+
+
+def allowed(keys: Tensor, known: Tensor, target: Tensor) -> Tensor:
+    """Which documents may compete: all but the query's other known positives, texts equal to its own positive included.
+
+    A text that stands in the batch twice counts once as a negative: its later places are masked.
+    """
+    answers = (keys[None, :, None] == known[:, None, :]).any(-1)
+    own = keys[None, :] == keys[target][:, None]
+    may = ~(answers | own | _repeats(keys)[None, :])
+    may[torch.arange(len(target), device=target.device), target] = True
+    return may
+
+
+def _repeats(keys: Tensor) -> Tensor:
+    """Whether an equal key stands earlier."""
+    same = keys[None, :] == keys[:, None]
+    return torch.tril(same, diagonal=-1).any(1)
