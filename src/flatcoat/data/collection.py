@@ -64,7 +64,9 @@ def open_collection(spec: str, store: Path | None = None, *, strict: bool = Fals
         if not changed and not (strict and collection.facts["problems"]):
             return collection
         if store and changed:
-            raise FlatcoatError(f"{changed[0]} changed after {folder} was built from it; remove {folder} to build it anew")
+            raise FlatcoatError(
+                f"{changed[0]} changed after {folder} was built from it; remove {folder} to build it anew"
+            )
     return build_store(spec, folder, strict=strict)
 
 

@@ -61,7 +61,9 @@ def _empty(body: list[ast.stmt]) -> bool:
     if len(body) != 1:
         return not body
     only = body[0]
-    return isinstance(only, ast.Pass | ast.Raise) or (isinstance(only, ast.Expr) and isinstance(only.value, ast.Constant))
+    return isinstance(only, ast.Pass | ast.Raise) or (
+        isinstance(only, ast.Expr) and isinstance(only.value, ast.Constant)
+    )
 
 
 def functions_of(path: Path, root: Path) -> list[Function]:

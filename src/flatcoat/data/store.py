@@ -54,7 +54,9 @@ class TableBuilder:
         hashed = text_hash(id)
         known = self.row_of_hash.get(hashed)
         if known is not None and self.columns["ids"].read(known) == id:
-            self.problems.add(f"duplicate {self.noun} id", where, f"{self.noun} id {id!r} came before; the first is kept")
+            self.problems.add(
+                f"duplicate {self.noun} id", where, f"{self.noun} id {id!r} came before; the first is kept"
+            )
             return None
         row = len(self.hashes)
         record = (id, title, text)

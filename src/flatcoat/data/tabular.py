@@ -37,7 +37,9 @@ def read_hf(name: str, builder: StoreBuilder, problems: Problems) -> list[Path]:
     return []
 
 
-def add_rows(rows: Iterable[dict[str, Any]], names: list[str], place: str, builder: StoreBuilder, problems: Problems) -> None:
+def add_rows(
+    rows: Iterable[dict[str, Any]], names: list[str], place: str, builder: StoreBuilder, problems: Problems
+) -> None:
     """Tell the columns' roles by their names and feed the rows. Raises FlatcoatError where no role fits."""
     query, positive = (next((n for n in names if n in known), None) for known in (QUERY, POSITIVE))
     negatives = [n for n in names if n.startswith("negative") or n == "neg"]
@@ -55,7 +57,9 @@ def add_rows(rows: Iterable[dict[str, Any]], names: list[str], place: str, build
         builder.add_document(as_text(row[id]), as_text(row.get("title")), as_text(row[text]), f"{place}: row {number}")
 
 
-def _pair(row: dict[str, Any], query: str, positive: str, negatives: list[str], place: str, builder: StoreBuilder) -> None:
+def _pair(
+    row: dict[str, Any], query: str, positive: str, negatives: list[str], place: str, builder: StoreBuilder
+) -> None:
     query_text = as_text(row[query])
     query_id = f"q{text_hash(query_text):016x}"
     builder.ensure_query(query_id, query_text, place)

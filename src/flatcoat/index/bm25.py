@@ -59,7 +59,7 @@ class Bm25Index:
         self.scorer, self.size, self.settings, self.where = scorer, size, settings, where
 
     @classmethod
-    def build(cls, texts: Sequence[str], settings: Bm25Settings = Bm25Settings()) -> Bm25Index:  # noqa: B008
+    def build(cls, texts: Sequence[str], settings: Bm25Settings = Bm25Settings()) -> Bm25Index:
         """Build in memory."""
         bm25s: Any = need("bm25s", "search")
         scorer = bm25s.BM25(method="lucene", k1=settings.k1, b=settings.b)

@@ -43,7 +43,9 @@ class IndexFolder:
         return own + (0 if linked is None else int(linked["bytes"]))
 
 
-def write_vector_index(path: Path, source: VectorFolder, settings: VectorSettings | None, *, copy: bool = False) -> IndexFolder:
+def write_vector_index(
+    path: Path, source: VectorFolder, settings: VectorSettings | None, *, copy: bool = False
+) -> IndexFolder:
     """Build over a vector folder; `settings` None is exact search."""
     with atomic_folder(path) as folder:
         if settings is not None:
@@ -69,7 +71,9 @@ def _link(source: VectorFolder) -> dict[str, Any]:
     return {"path": str((source.path / "vectors.npy").resolve()), **facts}
 
 
-def write_bm25(path: Path, texts: Sequence[str], ids: Sequence[str], facts: Mapping[str, Any], settings: Bm25Settings) -> IndexFolder:
+def write_bm25(
+    path: Path, texts: Sequence[str], ids: Sequence[str], facts: Mapping[str, Any], settings: Bm25Settings
+) -> IndexFolder:
     """Build a lexical index over texts."""
     with atomic_folder(path) as folder:
         Bm25Index.build(texts, settings).save(folder)

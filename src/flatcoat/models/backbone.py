@@ -22,7 +22,9 @@ def load_backbone(folder: Path) -> tuple[nn.Module, Any]:
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     if not (folder / "config.json").is_file():
-        raise FlatcoatError(f"{folder}: no config.json; a model folder has config.json, model.safetensors, tokenizer.json")
+        raise FlatcoatError(
+            f"{folder}: no config.json; a model folder has config.json, model.safetensors, tokenizer.json"
+        )
     if not any(folder.glob("*.safetensors")):
         raise FlatcoatError(f"{folder}: no .safetensors weights (pickled weights are not read)")
     try:
@@ -34,7 +36,9 @@ def load_backbone(folder: Path) -> tuple[nn.Module, Any]:
         raise FlatcoatError(f"{folder}: cannot be loaded: {str(error).strip().splitlines()[0]}") from error
     missing = [key for key in facts["missing_keys"] if "pooler" not in key and "position_ids" not in key]
     if missing:
-        raise FlatcoatError(f"{folder}: {len(missing)} weights are missing from the file, for example {sorted(missing)[0]}")
+        raise FlatcoatError(
+            f"{folder}: {len(missing)} weights are missing from the file, for example {sorted(missing)[0]}"
+        )
     return model.float().eval(), tokenizer
 
 

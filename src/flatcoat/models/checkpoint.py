@@ -153,7 +153,10 @@ def save_dense(model: DenseModel, path: Path) -> None:
     """Write a model as sentence-transformers does, atomically. A second save gives the same bytes."""
     query, document = model.query, model.document
     with atomic_folder(path) as folder:
-        alike = (query.settings.pooling, query.settings.normalise) == (document.settings.pooling, document.settings.normalise)
+        alike = (query.settings.pooling, query.settings.normalise) == (
+            document.settings.pooling,
+            document.settings.normalise,
+        )
         if model.shared and alike:
             _save_shared(document, folder)
             write_json(folder / "flatcoat.json", {"kind": "dense", "query_length": query.settings.max_length})

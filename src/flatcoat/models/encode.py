@@ -70,7 +70,13 @@ def encode_window(tower: Tokens, texts: Sequence[str], runtime: Runtime) -> np.n
 
 
 def encode_windows(
-    tower: Tokens, texts: Sequence[str], runtime: Runtime, *, first: int = 0, track: Track = silent, label: str = "encode"
+    tower: Tokens,
+    texts: Sequence[str],
+    runtime: Runtime,
+    *,
+    first: int = 0,
+    track: Track = silent,
+    label: str = "encode",
 ) -> Iterator[tuple[int, np.ndarray]]:
     """(first row, vectors) of each window from row `first` on. The tower is in evaluation mode meanwhile."""
     training = getattr(tower, "training", False)

@@ -89,4 +89,6 @@ def _require_space(folder: Path, wanted: int) -> None:
     stat = os.statvfs(folder)
     free = stat.f_bavail * stat.f_frsize
     if free < wanted:
-        raise FlatcoatError(f"{folder}: {wanted / 1e6:.0f} MB of vectors do not fit in the {free / 1e6:.0f} MB left on disk")
+        raise FlatcoatError(
+            f"{folder}: {wanted / 1e6:.0f} MB of vectors do not fit in the {free / 1e6:.0f} MB left on disk"
+        )

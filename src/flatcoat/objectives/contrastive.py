@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from flatcoat.objectives.total import Evidence, Term
+from flatcoat.objectives.total import Term
 
 
 def contrastive(

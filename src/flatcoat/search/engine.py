@@ -13,7 +13,9 @@ from flatcoat.records import Ranking, Track, silent
 CHUNK = 256  # queries searched at once: bounds memory, and lets progress show
 
 
-def named(top: TopK, query_ids: Sequence[str], doc_ids: Sequence[str], *, skip_self: bool = False) -> dict[str, Ranking]:
+def named(
+    top: TopK, query_ids: Sequence[str], doc_ids: Sequence[str], *, skip_self: bool = False
+) -> dict[str, Ranking]:
     """Rows as a run; `skip_self` drops a document whose id is the query's (ArguAna, Quora)."""
     run = {}
     for query_id, rows, scores in zip(query_ids, top.rows.tolist(), top.scores.tolist(), strict=True):

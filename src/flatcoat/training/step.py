@@ -114,7 +114,9 @@ def _kept(student: Student, chunks: Sequence[Chunk], sizes: Mapping[str, int]) -
     return _assemble(student, chunks, parts, sizes), backward
 
 
-def _remembered(student: Student, chunks: Sequence[Chunk], sizes: Mapping[str, int]) -> tuple[dict[str, Tensor], Backward]:
+def _remembered(
+    student: Student, chunks: Sequence[Chunk], sizes: Mapping[str, int]
+) -> tuple[dict[str, Tensor], Backward]:
     """Forward without graphs, each chunk's random state noted; backward runs it again."""
     parts, states = [], []
     with torch.no_grad():

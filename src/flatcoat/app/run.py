@@ -1,0 +1,201 @@
+"""`flatcoat run`: every stage of a recipe, from documents to a measured search engine in one folder."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flatcoat.app import build
+from flatcoat.app.measure import Measured, measure_all
+from flatcoat.app.recipe import Recipe, format_recipe
+from flatcoat.app.stages import Stages, claim
+from flatcoat.app.train import train_model
+from flatcoat.checks.base import Finding, enforce
+from flatcoat.checks.collection import only_judged, truncated
+from flatcoat.checks.towers import pooling
+from flatcoat.data.collection import open_collection
+from flatcoat.data.store import Collection
+from flatcoat.files import only_writer, read_json, write_json, write_text
+from flatcoat.index.store import open_index, write_bm25, write_vector_index
+from flatcoat.records import Track
+from flatcoat.vectors import VectorFolder
+
+if TYPE_CHECKING:
+    from flatcoat.models.dense import DenseModel
+
+
+def run_recipe(
+    recipe: Recipe,
+    out: Path,
+    *,
+    resume: bool = False,
+    track: Track,
+    note: Callable[[str], None],
+    allow: tuple[str, ...] = (),
+) -> dict[str, Any]:
+    """Run every stage into `out`; give the results that `results.json` holds.
+
+    Raises:
+        Misuse: `out` is another recipe's.
+        FlatcoatError: a check found what would make the answer wrong, or a stage could not be done.
+    """
+    with only_writer(out):
+        claim(out, format_recipe(recipe), resume)
+        return _Run(recipe, out, track, note, allow).go()
+
+
+class _Run:
+    def __init__(self, recipe: Recipe, out: Path, track: Track, note: Callable[[str], None], allow: tuple[str, ...]):
+        self.recipe, self.out, self.track, self.note, self.allow = recipe, out, track, note, allow
+        self.stages = Stages(out, note)
+        self.times: dict[str, float] = read_json(out / "times.json") if (out / "times.json").is_file() else {}
+
+    def go(self) -> dict[str, Any]:
+        started = time.perf_counter()
+        recipe, out = self.recipe, self.out
+        collection = self._timed("collection", lambda: open_collection(
+            recipe.collection.source, out / "store", strict=recipe.collection.strict))  # fmt: skip
+        corpus = collection.facts["content"]
+        lexical = recipe.lexical.model_dump()
+        self._stage("bm25", [corpus, lexical], out / "index" / "bm25", lambda: self._bm25(collection))
+        base = self._check_and_describe(collection)
+        keys = [self._encode("before", base, collection, out / "before")]
+        if recipe.training.steps:
+            tables = [recipe.model.model_dump(), recipe.training.model_dump(), recipe.negatives.model_dump(),
+                      recipe.collection.model_dump(), recipe.runtime.model_dump()]  # fmt: skip
+            key = self._stage("train", [corpus, tables, lexical, keys], out / "model", lambda: self._train(collection))
+            keys.append(self._encode("after", str(out / "model"), collection, out / "vectors", key))
+        final = out / ("vectors" if recipe.training.steps else "before")
+        self._indexes(final, keys[-1])
+        settings = [recipe.evaluation.model_dump(), [t.model_dump() for t in recipe.indexes], keys]
+        self._stage("evaluate", settings, out / "results.json", lambda: self._evaluate(collection, final))
+        results = read_json(out / "results.json")
+        self.note(f"done in {time.perf_counter() - started:.0f} s: {out}")
+        return results
+
+    def _timed(self, name: str, make: Callable[[], Any]) -> Any:
+        start = time.perf_counter()
+        made = make()
+        self.times[name] = time.perf_counter() - start
+        write_json(self.out / "times.json", self.times)
+        return made
+
+    def _stage(self, name: str, inputs: Any, product: Path, make: Callable[[], object]) -> str:
+        return self.stages.do(name, inputs, product, lambda: self._timed(name, make))
+
+    def _bm25(self, collection: Collection) -> None:
+        facts = {"corpus": collection.documents.fingerprint}
+        path = self.out / "index" / "bm25"
+        settings = build.lexical_settings(self.recipe.lexical)
+        write_bm25(path, collection.documents.texts(), list(collection.documents.ids), facts, settings)
+
+    def _check_and_describe(self, collection: Collection) -> str:
+        """The checks that can still save the user's time; gives the starting model's name."""
+        from flatcoat.models.checkpoint import describe
+        from flatcoat.models.source import resolve
+
+        table = self.recipe.model
+        model = build.model(table, self.recipe.runtime)
+        declared = describe(resolve(table.start))[1].pooling
+        findings: list[Finding] = pooling(declared, model.document.settings.pooling)
+        findings += only_judged(collection, self.recipe.collection.test)
+        findings += truncated(model.document.lengths, collection, model.document.settings.max_length)
+        write_json(self.out / "checks.json", [finding.line() for finding in findings])
+        enforce(findings, self.allow)
+        return table.start
+
+    def _load(self, source: str) -> DenseModel:
+        if source == self.recipe.model.start:
+            return build.model(self.recipe.model, self.recipe.runtime)
+        return build.model(self.recipe.model.model_copy(update={"start": source}), self.recipe.runtime)
+
+    def _encode(self, name: str, source: str, collection: Collection, path: Path, made: str = "") -> str:
+        """Encode the corpus; gives the stage's key."""
+        from flatcoat.models.checkpoint import fingerprint
+
+        runtime = self.recipe.runtime
+        inputs = [made, fingerprint(source) if not made else "", self.recipe.model.model_dump(), runtime.model_dump(),
+                  collection.facts["content"]]  # fmt: skip
+
+        def encode() -> None:
+            from flatcoat.app.encode import encode_documents
+
+            encode_documents(path, self._load(source), source, collection, track=self.track, label=f"encode {name}")
+
+        return self._stage(f"encode-{name}", inputs, path, encode)
+
+    def _train(self, collection: Collection) -> None:
+        first = VectorFolder.open(self.out / "before").vectors
+        cost = train_model(
+            self.recipe, collection, self.out / "model", self.out / "training",
+            bm25=lambda: open_index(self.out / "index" / "bm25").index,
+            first=first, track=self.track, note=self.note, allow=self.allow,
+        )  # fmt: skip
+        write_json(self.out / "training" / "cost.json", cost)
+
+    def _indexes(self, vectors: Path, key: str) -> None:
+        folder = self.out / "index"
+        self._stage("index-exact", key, folder / "exact",
+                    lambda: write_vector_index(folder / "exact", VectorFolder.open(vectors), None))  # fmt: skip
+        for table in self.recipe.indexes:
+            settings, path = build.vector_settings(table), folder / table.label
+            self._stage(f"index-{table.label}", [key, table.model_dump()], path,
+                        lambda path=path, settings=settings: write_vector_index(path, VectorFolder.open(vectors), settings))  # fmt: skip
+
+    def _evaluate(self, collection: Collection, final: Path) -> None:
+        trained = bool(self.recipe.training.steps)
+        before = self._load(self.recipe.model.start)
+        after = self._load(str(self.out / "model")) if trained else before
+        measured: Measured = measure_all(self.recipe, collection, self.out, before, after, self.track)
+        cost = self.out / "training" / "cost.json"
+        results = {
+            "collection": {"source": self.recipe.collection.source, "documents": len(collection.documents),
+                           "test_queries": len(collection.query_rows(self.recipe.collection.test))},
+            "systems": measured.systems,
+            "fidelity": measured.fidelity,
+            "fixes": measured.fixes,
+            "query_ms": measured.query_ms,
+            "training": read_json(cost) if cost.is_file() else None,
+            "pairs_per_step": self.recipe.training.batch * self.recipe.training.accumulate,
+            "seconds": self.times,
+            "checks": read_json(self.out / "checks.json"),
+            "machine": machine(),
+        }  # fmt: skip
+        from flatcoat.app.report import markdown
+
+        write_text(self.out / "report.md", markdown(results))
+        write_json(self.out / "results.json", results)
+
+
+def machine() -> dict[str, Any]:
+    """What the numbers were measured on."""
+    import importlib.metadata
+    import os
+    from datetime import UTC, datetime
+
+    names = ("torch", "transformers", "faiss-cpu", "bm25s", "numpy")
+    versions = {name: importlib.metadata.version(name) for name in names if _installed(name)}
+    return {
+        "processor": _processor(), "cores": os.cpu_count(), "python": platform.python_version(), "versions": versions,
+        "date": datetime.now(UTC).date().isoformat(),
+    }  # fmt: skip
+
+
+def _installed(name: str) -> bool:
+    import importlib.metadata
+
+    try:
+        return bool(importlib.metadata.version(name))
+    except importlib.metadata.PackageNotFoundError:
+        return False
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()

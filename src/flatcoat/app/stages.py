@@ -1,0 +1,49 @@
+"""Stages of a run folder: each is keyed by what went into it and is not done twice."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from flatcoat.errors import Misuse
+from flatcoat.files import digest, read_json, write_json, write_text
+
+
+class Stages:
+    """`stages.json` of a run folder: the key under which each stage was finished."""
+
+    def __init__(self, folder: Path, note: Callable[[str], None]):
+        self.folder, self.note = folder, note
+        self.path = folder / "stages.json"
+        self.keys: dict[str, str] = read_json(self.path) if self.path.is_file() else {}
+
+    def do(self, name: str, inputs: Any, product: Path, make: Callable[[], object]) -> str:
+        """Make `product` unless it was made of the same inputs; give the stage's key."""
+        key = digest([name, inputs])
+        if self.keys.get(name) == key and product.exists():
+            self.note(f"{name}: already done")
+            return key
+        if name in self.keys:
+            del self.keys[name]
+            write_json(self.path, self.keys)
+            shutil.rmtree(product, ignore_errors=True) if product.is_dir() else product.unlink(missing_ok=True)
+        self.note(name)
+        make()
+        self.keys[name] = key
+        write_json(self.path, self.keys)
+        return key
+
+
+def claim(folder: Path, recipe_text: str, resume: bool) -> None:
+    """Make a folder the run of a recipe. Raises Misuse where it is another's, or not a run's at all."""
+    said = folder / "recipe.toml"
+    if said.is_file():
+        if said.read_text(encoding="utf-8") != recipe_text and not resume:
+            raise Misuse(
+                f"{folder} was made by another recipe; --resume redoes what the change touches, or choose another --out"
+            )
+    elif folder.is_dir() and any(path.name != ".lock" for path in folder.iterdir()):
+        raise Misuse(f"{folder} is not empty and not a run's folder; choose another --out")
+    write_text(said, recipe_text)

@@ -1,0 +1,133 @@
+"""Training a recipe's model into a folder."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from flatcoat.app import build
+from flatcoat.app.recipe import Recipe
+from flatcoat.checks.base import enforce
+from flatcoat.checks.collection import leakage
+from flatcoat.checks.training import frozen_batches
+from flatcoat.data.pairs import epoch_batches, load_pairs
+from flatcoat.data.store import Collection
+from flatcoat.files import digest, read_json, write_json
+from flatcoat.records import Track
+
+
+def train_model(
+    recipe: Recipe,
+    collection: Collection,
+    out: Path,
+    work: Path,
+    *,
+    bm25: Callable[[], Any],
+    first: np.ndarray | None = None,
+    track: Track,
+    note: Callable[[str], None],
+    allow: tuple[str, ...] = (),
+) -> dict[str, float]:
+    """Train, save the best (or last) weights to `out`; give what training cost.
+
+    `work` keeps checkpoints and the log; a run killed there goes on from the last checkpoint of the same recipe.
+    """
+    from flatcoat.models.checkpoint import save_dense
+    from flatcoat.objectives.contrastive import nll
+    from flatcoat.training.loop import Training
+    from flatcoat.training.processes import join_processes
+    from flatcoat.training.student import DenseStudent
+
+    pairs = load_pairs(collection, recipe.collection.train)
+    settings = build.loop_settings(recipe.training, recipe.negatives)
+    held_out = [
+        s for s in (recipe.collection.dev, recipe.collection.test) if s in collection.splits and s != pairs.split
+    ]
+    for split in held_out:
+        enforce([f for f in leakage(collection, pairs.split, split) if f.level != "ok"], allow)
+    enforce(frozen_batches(lambda e: epoch_batches(pairs.query_keys, settings.batch, settings.seed, e)), allow)
+    model = build.model(recipe.model, recipe.runtime)
+    training_runtime = build.runtime(recipe.runtime, training=True)
+    encoding = model.runtime
+    model.runtime = training_runtime
+    source = build.ModelEncode(model, encoding, collection, track, first)
+    training = Training(
+        DenseStudent(model), pairs, [nll("dual", recipe.training.temperature)], settings, work,
+        sampler=build.sampler(recipe, collection, pairs, bm25, note), encode=source,
+        evaluate=_dev(recipe, collection, model, encoding) if recipe.training.evaluate_every else None,
+        processes=join_processes(),
+    )  # fmt: skip
+    resume = _same(work, recipe, collection)
+    training.run(resume=resume, track=track)
+    if recipe.training.evaluate_every and training.best is not None:
+        from flatcoat.training.state import load_state
+
+        load_state(work / "best", model, training.optimizer)
+        note(f"kept step {training.best_step}, dev {recipe.training.measure} {training.best:.4f}")
+    if training.processes.rank == 0:
+        save_dense(model, out)
+        shutil.rmtree(work / "checkpoints", ignore_errors=True)
+    return _cost(work)
+
+
+def _same(work: Path, recipe: Recipe, collection: Collection) -> bool:
+    """Whether the checkpoints under `work` are of this recipe and collection; if not, they are removed."""
+    tables = {
+        name: getattr(recipe, name).model_dump() for name in ("collection", "model", "runtime", "training", "negatives")
+    }
+    key = digest([tables, collection.facts["content"]])
+    note = work / "training.json"
+    same = note.is_file() and read_json(note) == key
+    if not same:
+        shutil.rmtree(work, ignore_errors=True)
+        write_json(note, key)
+    return same
+
+
+def _cost(work: Path) -> dict[str, float]:
+    import json
+
+    lines = [json.loads(line) for line in (work / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    if not lines:
+        return {"steps": 0, "seconds": 0.0, "loss": float("nan"), "negatives": 0.0}
+    tail = lines[-max(1, len(lines) // 10) :]
+    return {
+        "steps": lines[-1]["step"],
+        "seconds": sum(line["seconds"] for line in lines),
+        "loss": float(np.mean([line["loss"] for line in tail])),
+        "negatives": float(np.mean([line["negatives"] for line in lines])),
+    }
+
+
+def _dev(recipe: Recipe, collection: Collection, model: Any, run: Any) -> Callable[[], float]:
+    """The measure on a sample of dev: for choosing a checkpoint, not for claims."""
+    from flatcoat.evaluation.measures import evaluate, means
+    from flatcoat.index.exact import ExactIndex
+    from flatcoat.models.encode import encode_all
+    from flatcoat.representations import Dense
+    from flatcoat.search.engine import named
+
+    rng = np.random.default_rng(recipe.training.seed)
+    split = recipe.collection.dev or recipe.collection.test
+    table = recipe.evaluation
+    every = collection.query_rows(split)
+    queries = np.sort(rng.permutation(every)[: table.dev_queries])
+    judged = np.asarray(collection.judgements(split))
+    wanted = np.unique(judged[np.isin(judged[:, 0], queries), 1])
+    others = rng.permutation(len(collection.documents))[: table.dev_documents]
+    rows = np.union1d(wanted, others)
+    ids = [collection.queries.ids[int(row)] for row in queries]
+    doc_ids = [collection.documents.ids[int(row)] for row in rows]
+    qrels = {query: judgements for query, judgements in collection.qrels(split).items() if query in set(ids)}
+
+    def measure() -> float:
+        vectors = encode_all(model.document, collection.documents.texts(rows), run)
+        asked = Dense(encode_all(model.query, collection.queries.texts(queries), run))
+        top = ExactIndex(vectors).search(asked, min(100, len(rows)))
+        return means(evaluate(qrels, named(top, ids, doc_ids), [recipe.training.measure]))[recipe.training.measure]
+
+    return measure

@@ -1,0 +1,187 @@
+"""The verbs that judge: evaluate, fidelity, check, recipe."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from flatcoat.app.recipe import Recipe, format_recipe, load_recipe
+from flatcoat.data.trec import read_qrels, read_run
+from flatcoat.errors import Misuse
+
+
+def _print(header: list[str], rows: list[list[str]]) -> None:
+    """Tab-separated, so that it reads by eye and by machine."""
+    for row in [header, *rows]:
+        sys.stdout.write("\t".join(row) + "\n")
+
+
+def _number(value: Any) -> str:
+    return value if isinstance(value, str) else f"{value:.4f}"
+
+
+def evaluate(qrels: Path, runs: list[Path], measures: str, by_query: bool, compare: bool, as_json: bool) -> None:
+    """`flatcoat evaluate`."""
+    from flatcoat.evaluation.measures import evaluate as judge
+    from flatcoat.evaluation.measures import means
+
+    names = measures.split()
+    judged = read_qrels(qrels)
+    tables = {str(path): judge(judged, read_run(path), names) for path in runs}
+    result: dict[str, Any] = {"means": {run: means(table) for run, table in tables.items()}}
+    if by_query:
+        result["by_query"] = tables
+    if compare:
+        if len(runs) < 2:
+            raise Misuse("--compare wants a baseline and at least one other run")
+        result["comparisons"] = _compare(tables, names, str(runs[0]))
+    if as_json:
+        sys.stdout.write(json.dumps(result, ensure_ascii=False) + "\n")
+        return
+    _print(["run", *names], [[run, *(_number(table[n]) for n in names)] for run, table in result["means"].items()])
+    if by_query:
+        sys.stdout.write("\n")
+        rows = [[run, q, *(_number(table[n][q]) for n in names)] for run, table in tables.items() for q in judged]
+        _print(["run", "query", *names], rows)
+    if compare:
+        sys.stdout.write("\n")
+        header = list(result["comparisons"][0])
+        _print(
+            header,
+            [
+                [str(c[h]) if not isinstance(c[h], float) else f"{c[h]:.4f}" for h in header]
+                for c in result["comparisons"]
+            ],
+        )
+
+
+def _compare(tables: dict[str, Any], names: list[str], baseline: str) -> list[dict[str, Any]]:
+    from flatcoat.evaluation.significance import compare, holm
+
+    found = []
+    for run, table in tables.items():
+        if run != baseline:
+            found += [(run, compare(name, table[name], tables[baseline][name])) for name in names]
+    corrected = holm([c.randomisation_p for _, c in found])
+    return [{"run": run, **asdict(c), "holm_p": p} for (run, c), p in zip(found, corrected, strict=True)]
+
+
+def fidelity(
+    index: Path, vectors: Path, queries: Path, qrels: Path | None, measures: str, target_recall: float | None,
+    max_loss: float | None, as_json: bool,
+) -> None:  # fmt: skip
+    """`flatcoat fidelity`."""
+    from flatcoat.checks.base import enforce
+    from flatcoat.checks.belongs import belongs
+    from flatcoat.checks.towers import normalisation
+    from flatcoat.evaluation.fidelity import Fidelity, Judge
+    from flatcoat.index.exact import ExactIndex
+    from flatcoat.index.store import open_index
+    from flatcoat.vectors import VectorFolder
+
+    folder, documents, asked = open_index(index), VectorFolder.open(vectors), VectorFolder.open(queries)
+    if folder.kind in ("exact", "bm25"):
+        raise Misuse(f"{index} is of kind {folder.kind}: there is no approximation to measure")
+    if max_loss is not None and qrels is None:
+        raise Misuse("--max-loss wants --qrels: a loss of quality is measured on judged queries")
+    enforce(
+        belongs(index, folder.facts["of"], model=documents.facts.get("model"), corpus=documents.facts.get("corpus"))
+    )
+    enforce(belongs(queries, asked.facts, model=documents.facts.get("model")))
+    enforce(normalisation(asked.vectors, documents.vectors))
+    names = measures.split()
+    judge = Judge(
+        ExactIndex(documents.vectors, vectors), asked.vectors[:], qrels=read_qrels(qrels) if qrels else None,
+        query_ids=asked.ids, doc_ids=documents.ids, measures=names,
+    )  # fmt: skip
+    name, _ = folder.index.knob()
+    tried = [judge.measure(folder.index, f"{name}={getattr(folder.index.settings, name)}")]
+    best: Fidelity | None = None
+    if target_recall is not None or max_loss is not None:
+        best, tried = judge.cheapest(folder.index, recall=target_recall, loss=max_loss, measure=names[0])
+    _show_fidelity(tried, best, target_recall, max_loss, folder.bytes, as_json)
+
+
+def _show_fidelity(
+    tried: list[Any], best: Any, target_recall: float | None, max_loss: float | None, size: int, as_json: bool
+) -> None:
+    targeted = target_recall is not None or max_loss is not None
+    if as_json:
+        said = {"bytes": size, "settings": [asdict(f) | {"cost": f.cost} for f in tried]}
+        if targeted:
+            said["cheapest"] = asdict(best) | {"cost": best.cost} if best else None
+        sys.stdout.write(json.dumps(said) + "\n")
+    else:
+        changes = list(tried[0].change)
+        header = [
+            "setting",
+            *(f"recall@{k}" for k in tried[0].recall),
+            *(f"Δ {m} [95 %]" for m in changes),
+            "cpu ms",
+            "exact cpu ms",
+        ]
+        rows = []
+        for f in tried:
+            spans = [f"{f.change[m][0]:+.2%} [{f.change[m][1]:+.2%}, {f.change[m][2]:+.2%}]" for m in changes]
+            rows.append(
+                [
+                    f.setting,
+                    *(f"{v:.4f}" for v in f.recall.values()),
+                    *spans,
+                    f"{f.cpu_ms:.3f}",
+                    f"{f.exact_cpu_ms:.3f}",
+                ]
+            )
+        _print(header, rows)
+        sys.stdout.write(f"size {size / 1e6:.1f} MB with the vectors\n")
+        if best:
+            sys.stdout.write(f"cheapest setting that meets the target: {best.setting}\n")
+    if targeted and best is None:
+        from flatcoat.errors import FlatcoatError
+
+        raise FlatcoatError(
+            f"no setting meets the target (recall {target_recall}, loss {max_loss}); build another kind of index"
+        )
+
+
+def check(things: list[str], qrels: Path | None, on: str | None, as_json: bool) -> None:
+    """`flatcoat check`."""
+    from flatcoat.app.inspect import inspect
+
+    found = [(thing, finding) for thing in things for finding in inspect(thing, qrels, on)]
+    if as_json:
+        sys.stdout.write(json.dumps([{"thing": thing, **asdict(f)} for thing, f in found], ensure_ascii=False) + "\n")
+    else:
+        for thing, finding in found:
+            sys.stdout.write(f"{thing}: {finding.line()}\n")
+    if any(finding.level == "error" for _, finding in found):
+        raise SystemExit(1)
+
+
+def recipe(path: Path, changes: list[str] | None, as_json: bool) -> None:
+    """`flatcoat recipe`."""
+    loaded = load_recipe(path, changes)
+    if as_json:
+        sys.stdout.write(loaded.model_dump_json() + "\n")
+        return
+    sys.stdout.write(format_recipe(loaded))
+    if loaded.training.steps:
+        sys.stdout.write("\n" + draw(loaded))
+
+
+def draw(recipe: Recipe, width: int = 72, height: int = 10) -> str:
+    """The learning rate over the run, in characters, as TOML comments."""
+    from flatcoat.training.schedule import share
+
+    t = recipe.training
+    steps = [round(i * (t.steps - 1) / max(1, width - 1)) for i in range(width)]
+    rates = [share(step, t.steps, t.schedule, t.warmup, t.floor) for step in steps]
+    lines = []
+    for level in range(height, 0, -1):
+        label = f"{t.rate * level / height:9.2e} " if level in (height, 1) else " " * 10
+        lines.append("# " + label + "".join("█" if r >= (level - 0.5) / height else " " for r in rates).rstrip())
+    ends = f"rate {t.rate * rates[0]:.2e} at step 1, {t.rate * max(rates):.2e} at its peak, {t.rate * rates[-1]:.2e} at step {t.steps}"
+    return "\n".join([*lines, f"# {ends} ({t.schedule})"]) + "\n"

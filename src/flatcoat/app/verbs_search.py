@@ -1,0 +1,224 @@
+"""The verbs that search: search, fuse, mine."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from flatcoat.app.progress import say, tracker
+from flatcoat.checks.base import enforce
+from flatcoat.checks.belongs import belongs
+from flatcoat.checks.belongs import precision as check_precision
+from flatcoat.data.collection import open_collection
+from flatcoat.data.store import Collection
+from flatcoat.data.trec import format_run, read_run, write_run
+from flatcoat.errors import FlatcoatError, Misuse
+from flatcoat.files import write_text
+from flatcoat.index.store import IndexFolder, open_index
+from flatcoat.records import Run
+from flatcoat.search.engine import named, search_texts
+
+
+def search(
+    model: str, index: Path | None, collection: str | None, query: str | None, split: str | None, k: int | None, out: str,
+    name: str | None, precision: str | None, device: str, skip_self: bool, allow: list[str] | None, as_json: bool, quiet: bool,
+) -> None:  # fmt: skip
+    """`flatcoat search`."""
+    if (query is None) == (split is None):
+        raise Misuse("say either --query TEXT or --split NAME")
+    if index is None:
+        model, index, collection = _of_run(Path(model), name)
+    if collection is None:
+        raise Misuse("search wants MODEL INDEX COLLECTION, or the folder of a run")
+    folder, opened = open_index(index), open_collection(collection)
+    enforce(belongs(index, folder.facts["of"], corpus=opened.documents.fingerprint), allow or ())
+    encode = None
+    if folder.kind == "bm25":
+        if model != "bm25":
+            raise Misuse(f"{index} is a BM25 index: say bm25 in place of {model}")
+    else:
+        encode = _encoder(model, folder, precision, device, allow)
+    if query is not None:
+        _answer(folder, opened, encode, query, k or 10, as_json)
+        return
+    rows = opened.query_rows(str(split))
+    texts, ids = opened.queries.texts(rows), [opened.queries.ids[int(row)] for row in rows]
+    top = search_texts(encode, folder.index, texts, k or 1000, track=tracker(quiet))
+    _give(named(top, ids, folder.ids, skip_self=skip_self), out, f"flatcoat-{folder.kind}")
+
+
+def _of_run(folder: Path, name: str | None) -> tuple[str, Path, str]:
+    """Model, index and collection of a run's folder."""
+    if not (folder / "recipe.toml").is_file():
+        raise Misuse(f"{folder}: not the folder of a run; search wants MODEL INDEX COLLECTION")
+    from flatcoat.app.recipe import load_recipe
+
+    recipe = load_recipe(folder / "recipe.toml")
+    wanted = name or (recipe.indexes[0].label if recipe.indexes else "exact")
+    index = folder / "index" / wanted
+    if not index.is_dir():
+        have = ", ".join(sorted(p.name for p in (folder / "index").glob("*"))) or "none"
+        raise Misuse(f"{folder}: no index {wanted!r}; it has {have}")
+    trained = (folder / "model").is_dir()
+    model = "bm25" if wanted == "bm25" else str(folder / "model") if trained else recipe.model.start
+    return model, index, str(folder / "store")
+
+
+def _encoder(model: str, folder: IndexFolder, precision: str | None, device: str, allow: list[str] | None) -> Any:
+    """The query side of a model, as the documents of an index were encoded."""
+    from flatcoat.checks.towers import lengths, pooling
+    from flatcoat.models.base import Runtime, best_device
+    from flatcoat.models.checkpoint import Overrides, fingerprint, load_dense
+
+    of = folder.facts["of"]
+    enforce(belongs(folder.path, of, model=fingerprint(model)), allow or ())
+    tower = of.get("tower", {})
+    enforce(pooling(of.get("declared_pooling"), tower.get("pooling", of.get("declared_pooling"))), allow or ())
+    loaded = load_dense(
+        model, Overrides(tower.get("pooling"), tower.get("normalise"), document_prompt=tower.get("prompt"))
+    )
+    enforce(
+        [f for f in lengths(load_dense(model, Overrides(tower.get("pooling"))), loaded) if f.level != "ok"], allow or ()
+    )
+    used = precision or of.get("precision", "fp32")
+    if used not in ("fp32", "bf16"):
+        raise Misuse(f"--precision {used}: want fp32 or bf16")
+    enforce(check_precision(folder.path, of, used))
+    loaded.runtime = Runtime(best_device(device), used)
+    loaded.to(loaded.runtime.device)
+    return loaded.encode_queries
+
+
+def _answer(folder: IndexFolder, collection: Collection, encode: Any, query: str, k: int, as_json: bool) -> None:
+    """One question's documents, to look at."""
+    if not query.strip():
+        raise Misuse("--query is empty; ask something")
+    top = search_texts(encode, folder.index, [query], min(k, len(folder.index)))
+    hits = []
+    for row, score in zip(top.rows[0].tolist(), top.scores[0].tolist(), strict=True):
+        if row >= 0:
+            hits.append({"id": folder.ids[row], "score": score, "text": collection.documents.text(row)})
+    if as_json:
+        sys.stdout.write(json.dumps({"query": query, "hits": hits}, ensure_ascii=False) + "\n")
+        return
+    for rank, hit in enumerate(hits, start=1):
+        lines = [line for line in hit["text"].splitlines() if line.strip()][:4]
+        body = "\n".join(f"      {line[:110]}" for line in lines)
+        sys.stdout.write(f"{rank:>3}. {hit['score']:.4f}  {hit['id']}\n{body}\n")
+    if not hits:
+        sys.stdout.write("nothing found\n")
+
+
+def _give(run: Run, out: str, tag: str) -> None:
+    if out == "-":
+        sys.stdout.write(format_run(run, tag))
+    else:
+        write_run(Path(out), run, tag)
+
+
+def fuse(runs: list[Path], out: str, by: str, weights: str | None) -> None:
+    """`flatcoat fuse`."""
+    from flatcoat.search.fuse import normalised_score, reciprocal_rank
+
+    ways = {"rank": reciprocal_rank, "score": normalised_score}
+    if by not in ways:
+        raise Misuse(f"--by {by}: want rank or score")
+    try:
+        numbers = [float(part) for part in weights.split(",")] if weights else None
+    except ValueError as error:
+        raise Misuse(f"--weights {weights}: want numbers split by commas") from error
+    _give(ways[by]([read_run(path) for path in runs], numbers), out, f"flatcoat-fuse-{by}")
+
+
+def mine(
+    model: str, collection: str, out: str, split: str, first: int, last: int, absolute_margin: float | None,
+    relative: float | None, max_score: float | None, approximate: bool, precision: str, device: str, quiet: bool,
+) -> None:  # fmt: skip
+    """`flatcoat mine`."""
+    from flatcoat.app.build import positives_by_query
+    from flatcoat.data.pairs import load_pairs
+    from flatcoat.mining.mine import MineSettings
+    from flatcoat.mining.mine import mine as dig
+
+    settings = MineSettings(first, last, absolute_margin, relative, max_score)
+    opened = open_collection(collection)
+    pairs = load_pairs(opened, split)
+    rows, positives = positives_by_query(pairs)
+    index, queries, vectors = _source(model, opened, rows, last, approximate, precision, device, quiet)
+    mined = dig(index, queries, positives, settings, vectors=vectors, keys=pairs.keys, track=tracker(quiet))
+    lines = []
+    for row, found, scores in zip(rows.tolist(), mined.rows, mined.scores, strict=True):
+        kept = found >= 0
+        record = {
+            "query_id": opened.queries.ids[row],
+            "negatives": [opened.documents.ids[int(d)] for d in found[kept]],
+            "scores": [round(float(s), 6) for s in scores[kept]],
+        }
+        lines.append(json.dumps(record, ensure_ascii=False) + "\n")
+    if out == "-":
+        sys.stdout.write("".join(lines))
+    else:
+        write_text(Path(out), "".join(lines))
+    empty = int((mined.rows < 0).all(1).sum())
+    say(f"{int((mined.rows >= 0).sum())} negatives for {len(rows)} queries; {empty} queries have none", quiet)
+
+
+def _source(
+    model: str,
+    opened: Collection,
+    rows: np.ndarray,
+    last: int,
+    approximate: bool,
+    precision: str,
+    device: str,
+    quiet: bool,
+) -> tuple[Any, Any, np.ndarray | None]:
+    """What mines: an index, its queries, and the corpus's vectors where there are any."""
+    from flatcoat.index.bm25 import Bm25Index
+    from flatcoat.index.exact import ExactIndex
+    from flatcoat.index.vector import VectorIndex, VectorSettings
+
+    texts = opened.queries.texts(rows)
+    if model == "bm25":
+        return Bm25Index.build(opened.documents.texts()), texts, None
+    if model.endswith((".trec", ".run", ".txt", ".tsv")):
+        return _RunIndex(read_run(Path(model)), opened), [opened.queries.ids[int(row)] for row in rows], None
+    from flatcoat.models.base import Runtime, best_device
+    from flatcoat.models.checkpoint import load_dense
+    from flatcoat.models.encode import encode_all
+
+    if precision not in ("fp32", "bf16"):
+        raise Misuse(f"--precision {precision}: want fp32 or bf16")
+    loaded = load_dense(model)
+    loaded.runtime = Runtime(best_device(device), precision)
+    loaded.to(loaded.runtime.device)
+    vectors = encode_all(loaded.document, opened.documents.texts(), loaded.runtime, track=tracker(quiet))
+    index = VectorIndex.build(vectors, VectorSettings()) if approximate else ExactIndex(vectors)
+    return index, loaded.encode_queries(texts).vectors, vectors
+
+
+class _RunIndex:
+    """A TREC run as an index whose queries are query ids."""
+
+    def __init__(self, run: Run, collection: Collection):
+        self.run, self.collection = run, collection
+
+    def __len__(self) -> int:
+        return len(self.collection.documents)
+
+    def search(self, queries: list[str], k: int) -> Any:
+        from flatcoat.index.base import TopK
+
+        rows, scores = np.full((len(queries), k), -1, np.int64), np.full((len(queries), k), -np.inf, np.float32)
+        for i, query in enumerate(queries):
+            ranking = self.run.get(query)
+            for j, doc in enumerate(ranking.doc_ids[:k] if ranking else ()):
+                row = self.collection.documents.lookup.row(doc)
+                if row is None:
+                    raise FlatcoatError(f"the run answers query {query!r} with {doc!r}, which the collection has not")
+                rows[i, j], scores[i, j] = row, ranking.scores[j]  # pyright: ignore[reportOptionalMemberAccess]
+        return TopK(rows, scores)

@@ -1,0 +1,247 @@
+"""The loop: batches to steps, with negatives that may follow the model, checkpoints, early stopping, exact resume."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from flatcoat.data.pairs import Pairs, epoch_batches
+from flatcoat.errors import FlatcoatError, Misuse
+from flatcoat.mining.base import Encode, NegativeSampler
+from flatcoat.objectives.total import Term
+from flatcoat.records import Track, silent
+from flatcoat.training.log import Log
+from flatcoat.training.processes import Processes
+from flatcoat.training.schedule import Shape, share
+from flatcoat.training.state import load_state, newest, save_state
+from flatcoat.training.step import Outcome, gradient, random_state, set_random_state
+from flatcoat.training.student import Batch, Student
+
+
+@dataclass(frozen=True)
+class LoopSettings:
+    """How long and how fast. `batch` counts queries of one step over all processes and before accumulation.
+
+    `accumulate` batches make one step; their negatives are not shared (a larger `batch` with `cached` shares them).
+    """
+
+    steps: int = 1000
+    batch: int = 64
+    rate: float = 2e-5
+    weight_decay: float = 0.01
+    schedule: Shape = "linear"
+    warmup: int = 50
+    floor: float = 0.1
+    accumulate: int = 1
+    clip: float | None = 1.0
+    cached: bool = False
+    negatives: int = 0
+    seed: int = 0
+    save_every: int | None = None
+    evaluate_every: int | None = None
+    patience: int | None = None
+    tensorboard: bool = False
+
+
+class Training:
+    """One training run in a folder: `checkpoints/`, `best/`, `log.jsonl`."""
+
+    def __init__(
+        self,
+        student: Student,
+        pairs: Pairs,
+        terms: Sequence[Term],
+        settings: LoopSettings,
+        folder: Path,
+        *,
+        sampler: NegativeSampler | None = None,
+        encode: Encode | None = None,
+        evaluate: Callable[[], float] | None = None,
+        processes: Processes | None = None,
+    ):
+        self.student, self.pairs, self.terms, self.settings, self.folder = student, pairs, terms, settings, folder
+        self.sampler, self.encode, self.evaluate = sampler, encode, evaluate
+        self.processes = processes or Processes()
+        self.step = 0
+        self.best: float | None = None
+        self.best_step = 0
+        self.stopped = False
+        self.optimizer = _optimizer(student.module, settings)
+        self._epoch: tuple[int, np.ndarray] | None = None
+        if settings.negatives and sampler is None:
+            raise Misuse(f"negatives={settings.negatives} but no kind of negatives is chosen")
+        if (settings.evaluate_every or settings.patience) and evaluate is None:
+            raise Misuse("evaluate_every and patience want a dev split to evaluate on")
+
+    def run(self, *, resume: bool = False, track: Track = silent) -> None:
+        """Train to the last step, or until patience ends."""
+        checkpoint = newest(self.folder / "checkpoints") if resume else None
+        torch.manual_seed(self.settings.seed)
+        if checkpoint:
+            self.restore(checkpoint)
+        elif self.processes.rank == 0:
+            shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
+        log = Log(self.folder, self.step, tensorboard=self.settings.tensorboard) if self.processes.rank == 0 else None
+        if self.step == 0:
+            self._follow()
+        self.student.module.train()
+        try:
+            for _ in track(range(self.step, self.settings.steps), self.settings.steps - self.step, "train"):
+                if self.stopped:
+                    break
+                self._advance(log)
+        finally:
+            if log:
+                log.close()
+            self.student.module.eval()
+
+    def _advance(self, log: Log | None) -> None:
+        started = time.perf_counter()
+        values = self.one_step()
+        self.step += 1
+        self._follow()
+        if self._due(self.settings.evaluate_every) and self.evaluate:
+            values["dev"] = self._judge()
+        if log:
+            log.write(self.step, {**values, "seconds": time.perf_counter() - started})
+        if self._due(self.settings.save_every) and self.step < self.settings.steps:
+            self.save()
+
+    def one_step(self) -> dict[str, float]:
+        """One optimizer step; what it showed. Raises FlatcoatError where the loss is not finite."""
+        settings = self.settings
+        rate = settings.rate * share(self.step, settings.steps, settings.schedule, settings.warmup, settings.floor)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.zero_grad(set_to_none=True)  # nothing of the last step may leak into this one
+        outcomes = [self._micro(part) for part in range(settings.accumulate)]
+        loss = sum(o.loss for o in outcomes) / len(outcomes)
+        if not math.isfinite(loss):
+            raise FlatcoatError(self._broken(loss))
+        parameters = [p for p in self.student.module.parameters() if p.requires_grad]
+        self.processes.add_gradients(parameters)
+        norm = torch.nn.utils.clip_grad_norm_(parameters, settings.clip or math.inf)
+        if not torch.isfinite(norm):
+            raise FlatcoatError(self._broken(float(norm)))
+        self.optimizer.step()
+        parts = {f"loss/{name}": sum(o.parts[name] for o in outcomes) / len(outcomes) for name in outcomes[0].parts}
+        return {"loss": loss, **parts, "gradient_norm": float(norm), "rate": rate, "negatives": outcomes[0].negatives}
+
+    def _broken(self, value: float) -> str:
+        last = newest(self.folder / "checkpoints")
+        kept = f"the last good checkpoint is {last}" if last else "no checkpoint was written yet"
+        return (
+            f"loss or gradient became {value} at step {self.step + 1}; lower training.rate or raise temperature; {kept}"
+        )
+
+    def _micro(self, part: int) -> Outcome:
+        settings = self.settings
+        batch = self.batch(self.step * settings.accumulate + part)
+        return gradient(
+            self.student, batch, self.terms, self.step,
+            processes=self.processes, cached=settings.cached, scale=1.0 / settings.accumulate,
+        )  # fmt: skip
+
+    def batch(self, number: int) -> Batch:
+        """This process's share of the number-th batch: a pure function of number, seed and the sampler's state."""
+        positions = self._positions(number)
+        pairs = self.pairs
+        queries, positives = pairs.queries[positions], pairs.documents[positions]
+        rows = [positives]
+        if self.sampler and self.settings.negatives:
+            rng = np.random.default_rng([self.settings.seed, 1, number])
+            rows.append(self.sampler.draw(queries, positives, self.settings.negatives, rng).rows)
+        mine = self.processes.slice(len(positions))
+        documents = np.concatenate([part[mine].reshape(-1) for part in rows])
+        texts = pairs.collection
+        return Batch(
+            texts.queries.texts(queries[mine]),
+            texts.documents.texts(documents),
+            pairs.keys[documents],
+            pairs.known_of(queries[mine]),
+        )
+
+    def _positions(self, number: int) -> np.ndarray:
+        """Positions of the number-th batch. Epochs may differ in length, so they are counted from the first."""
+        epoch, left = 0, number
+        if self._epoch and self._epoch_first <= number:
+            epoch, left = self._epoch[0], number - self._epoch_first
+        while True:
+            if self._epoch is None or self._epoch[0] != epoch:
+                batches = epoch_batches(self.pairs.query_keys, self.settings.batch, self.settings.seed, epoch)
+                self._epoch, self._epoch_first = (epoch, batches), number - left
+            if left < len(self._epoch[1]):
+                return self._epoch[1][left]
+            left -= len(self._epoch[1])
+            epoch += 1
+
+    _epoch_first = 0
+
+    def _follow(self) -> None:
+        if self.sampler and self.encode and self.settings.negatives:
+            self.sampler.after_step(self.step, self.encode)
+
+    def _due(self, every: int | None) -> bool:
+        return every is not None and self.step % every == 0
+
+    def _judge(self) -> float:
+        """Evaluate; keep the best checkpoint; note whether patience has ended."""
+        assert self.evaluate is not None
+        before = random_state(self.student.runtime.device)
+        value = self.evaluate()
+        set_random_state(before, self.student.runtime.device)
+        self.student.module.train()
+        if self.best is None or value > self.best:
+            self.best, self.best_step = value, self.step
+            self._write(self.folder / "best")
+        patience, every = self.settings.patience, self.settings.evaluate_every or 1
+        self.stopped = patience is not None and self.step - self.best_step >= patience * every
+        return value
+
+    def save(self) -> None:
+        """Write a checkpoint and remove the one before it."""
+        target = self.folder / "checkpoints" / f"step-{self.step:08d}"
+        self._write(target)
+        if self.processes.rank == 0:
+            for old in target.parent.glob("step-*"):
+                if old != target:
+                    shutil.rmtree(old)
+
+    def _write(self, folder: Path) -> None:
+        if self.processes.rank == 0:
+            progress: dict[str, Any] = {
+                "step": self.step, "best": self.best, "best_step": self.best_step, "stopped": self.stopped,
+                "pairs": len(self.pairs), "seed": self.settings.seed, "batch": self.settings.batch,
+            }  # fmt: skip
+            sampler = self.sampler.state() if self.sampler else {}
+            random = random_state(self.student.runtime.device)
+            save_state(folder, self.student.module, self.optimizer, sampler, random, progress)
+
+    def restore(self, folder: Path) -> None:
+        """Go on from a checkpoint. Raises FlatcoatError where it is of other data, seed or batch."""
+        sampler, random, progress = load_state(folder, self.student.module, self.optimizer)
+        now = {"pairs": len(self.pairs), "seed": self.settings.seed, "batch": self.settings.batch}
+        for key, value in now.items():
+            if progress[key] != value:
+                raise FlatcoatError(f"{folder}: was made with {key}={progress[key]}, now {key}={value}; start anew")
+        self.step, self.best, self.best_step = progress["step"], progress["best"], progress["best_step"]
+        self.stopped = progress["stopped"]
+        if self.sampler:
+            self.sampler.restore(sampler)
+        set_random_state(random, self.student.runtime.device)
+
+
+def _optimizer(module: torch.nn.Module, settings: LoopSettings) -> torch.optim.AdamW:
+    """AdamW; biases and normalisation weights do not decay."""
+    decay = [p for p in module.parameters() if p.requires_grad and p.ndim > 1]
+    plain = [p for p in module.parameters() if p.requires_grad and p.ndim <= 1]
+    groups = [{"params": decay, "weight_decay": settings.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=settings.rate, fused=True)
