@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -64,7 +65,8 @@ class _Bench:
         self.systems: list[dict[str, Any]] = []
 
     def add(self, name: str, run: Mapping[str, Ranking], ms: float | None, megabytes: float) -> None:
-        write_run(self.out / "runs" / f"{name.replace(' ', '-')}.trec", run, tag=name.replace(" ", "-"))
+        slug = "-".join(re.findall(r"[\w.\-]+", name))
+        write_run(self.out / "runs" / f"{slug}.trec", run, tag=slug)
         self.tables[name] = evaluate(self.qrels, run, self.recipe.evaluation.measures)
         self.systems.append({"name": name, "means": means(self.tables[name]), "ms": ms, "megabytes": megabytes})
 

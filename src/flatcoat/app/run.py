@@ -56,6 +56,7 @@ class _Run:
     def go(self) -> dict[str, Any]:
         started = time.perf_counter()
         recipe, out = self.recipe, self.out
+        self.note(f"collection {recipe.collection.source}")
         collection = self._timed("collection", lambda: open_collection(
             recipe.collection.source, out / "store", strict=recipe.collection.strict))  # fmt: skip
         corpus = collection.facts["content"]

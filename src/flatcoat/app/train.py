@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,10 +15,13 @@ from flatcoat.app.recipe import Recipe
 from flatcoat.checks.base import enforce
 from flatcoat.checks.collection import leakage
 from flatcoat.checks.training import frozen_batches
-from flatcoat.data.pairs import epoch_batches, load_pairs
+from flatcoat.data.pairs import Pairs, epoch_batches, load_pairs
 from flatcoat.data.store import Collection
 from flatcoat.files import digest, read_json, write_json
 from flatcoat.records import Track
+
+if TYPE_CHECKING:
+    from flatcoat.training.loop import LoopSettings
 
 
 def train_model(
@@ -57,7 +61,7 @@ def train_model(
     source = build.ModelEncode(model, encoding, collection, track, first)
     training = Training(
         DenseStudent(model), pairs, [nll("dual", recipe.training.temperature)], settings, work,
-        sampler=build.sampler(recipe, collection, pairs, bm25, note), encode=source,
+        sampler=build.sampler(recipe, collection, used_pairs(pairs, settings), bm25, note), encode=source,
         evaluate=_dev(recipe, collection, model, encoding) if recipe.training.evaluate_every else None,
         processes=join_processes(),
     )  # fmt: skip
@@ -72,6 +76,22 @@ def train_model(
         save_dense(model, out)
         shutil.rmtree(work / "checkpoints", ignore_errors=True)
     return _cost(work)
+
+
+def used_pairs(pairs: Pairs, settings: LoopSettings) -> Pairs:
+    """The pairs that this many steps will see: nothing is mined for queries that never come up."""
+    batches = settings.steps * settings.accumulate
+    chosen: list[np.ndarray] = []
+    epoch = 0
+    while batches > 0:
+        found = epoch_batches(pairs.query_keys, settings.batch, settings.seed, epoch)[:batches]
+        chosen.append(found.reshape(-1))
+        batches, epoch = batches - len(found), epoch + 1
+        if len(np.unique(np.concatenate(chosen))) == len(pairs):
+            return pairs
+    queries = np.unique(pairs.queries[np.concatenate(chosen)])
+    mask = np.isin(pairs.queries, queries)
+    return replace(pairs, queries=pairs.queries[mask], documents=pairs.documents[mask], query_keys=pairs.query_keys[mask])
 
 
 def _same(work: Path, recipe: Recipe, collection: Collection) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float32, Int64
@@ -19,6 +19,7 @@ class TopK(NamedTuple):
     scores: Float32[np.ndarray, "query k"]
 
 
+@runtime_checkable
 class Index(Protocol[Queries]):
     """Rows to be found: documents by their row number."""
 
@@ -29,6 +30,7 @@ class Index(Protocol[Queries]):
         ...
 
 
+@runtime_checkable
 class Knobs(Protocol):
     """An index whose approximation can be set when it searches."""
 

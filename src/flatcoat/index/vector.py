@@ -21,6 +21,7 @@ import numpy as np
 
 from flatcoat.errors import Misuse, need
 from flatcoat.index.base import TopK, check_dim, check_k
+from flatcoat.index.exact import ExactIndex
 from flatcoat.representations import Dense
 
 Kind = Literal["scan", "pq", "sq", "hnsw", "ivf"]
@@ -28,6 +29,7 @@ COMPRESSED = ("scan", "pq", "sq")
 LEAST = 40  # candidates re-scored, whatever k is
 BYTES_AT_ONCE = 64 << 20
 TRAIN_ROWS = 65536
+CODES = 16
 
 
 @dataclass(frozen=True)
@@ -70,10 +72,14 @@ def build(vectors: np.ndarray, settings: VectorSettings) -> Any:
     index = faiss.index_factory(dim, _factory(settings, n, dim), faiss.METRIC_INNER_PRODUCT)
     if settings.kind == "hnsw":
         index.hnsw.efConstruction = settings.ef_build
+    if settings.kind == "ivf":
+        index.cp.min_points_per_centroid = 1  # few points a cell are the user's choice, not a warning's
     rng = np.random.default_rng(0)
     rows = np.sort(rng.choice(n, TRAIN_ROWS, replace=False)) if n > TRAIN_ROWS else slice(None)
     if not index.is_trained:
-        index.train(np.ascontiguousarray(vectors[rows], dtype=np.float32))
+        sample = np.ascontiguousarray(vectors[rows], dtype=np.float32)
+        # a code book of 16 wants as many points; repeating the few there are gives each its own entry
+        index.train(sample if len(sample) >= CODES or settings.kind != "pq" else np.resize(sample, (CODES, dim)))
     for start in range(0, n, TRAIN_ROWS):
         index.add(np.ascontiguousarray(vectors[start : start + TRAIN_ROWS], dtype=np.float32))
     return index
@@ -102,6 +108,8 @@ class VectorIndex:
             scores, rows = self.index.search(wanted, k, params=self._parameters(k))
             return TopK(rows.astype(np.int64), np.where(rows < 0, np.float32("-inf"), scores))
         width = min(len(self), max(self.settings.rescore * k, LEAST))
+        if width == len(self):  # every row would be scored exactly anyway
+            return ExactIndex(self.vectors, self.where).search(queries, k)
         _, rows = self.index.search(wanted, width)
         return rescore(self.vectors, wanted, rows, k)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float32, Int64
@@ -16,6 +16,7 @@ class Drawn(NamedTuple):
     log_q: Float32[np.ndarray, "query n"]
 
 
+@runtime_checkable
 class Encode(Protocol):
     """The model as it is now, by rows of the collection."""
 
@@ -28,6 +29,7 @@ class Encode(Protocol):
         ...
 
 
+@runtime_checkable
 class NegativeSampler(Protocol):
     """Negatives for training queries, which may follow the model."""
 

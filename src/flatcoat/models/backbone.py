@@ -53,6 +53,9 @@ def longest(backbone: nn.Module) -> int | None:
 
 def save_backbone(backbone: nn.Module, tokenizer: Any, folder: Path, max_length: int) -> None:
     """Write an encoder and its tokenizer, and the length that sentence-transformers reads."""
+    import transformers
+
+    transformers.logging.disable_progress_bar()
     backbone.save_pretrained(folder, safe_serialization=True)  # pyright: ignore[reportCallIssue]
     tokenizer.save_pretrained(folder)
     config = folder / "tokenizer_config.json"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from flatcoat.representations import Representation
 Precision = Literal["fp32", "bf16"]
 
 
+@runtime_checkable
 class Encoder(Protocol):
     """Texts in, a representation out: a pure function of each text, whatever its batch or padding (to 1e-5 in fp32)."""
 
@@ -23,6 +24,7 @@ class Encoder(Protocol):
     def encode_documents(self, texts: Sequence[str]) -> Representation: ...
 
 
+@runtime_checkable
 class Scorer(Protocol):
     """One number a pair; higher is better."""
 

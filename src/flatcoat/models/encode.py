@@ -7,7 +7,7 @@ Texts are taken a window at a time, tokenised together, sorted by length and cut
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from flatcoat.records import Track, silent
 WINDOW = 4096
 
 
+@runtime_checkable
 class Tokens(Protocol):
     """A tower, as far as encoding needs it."""
 

@@ -107,7 +107,8 @@ class Training:
         started = time.perf_counter()
         values = self.one_step()
         self.step += 1
-        self._follow()
+        if self.step < self.settings.steps:
+            self._follow()
         if self._due(self.settings.evaluate_every) and self.evaluate:
             values["dev"] = self._judge()
         if log:

@@ -68,7 +68,7 @@ def gradient(
     (scale * loss).backward()
     backward({name: _own(leaf, processes) for name, leaf in leaves.items()})
     negatives = (evidence.allowed.sum(1) - 1).float().mean()
-    return Outcome(float(loss), {name: float(value) for name, value in parts.items()}, float(negatives))
+    return Outcome(loss.item(), {name: value.item() for name, value in parts.items()}, negatives.item())
 
 
 def _chunks(student: Student, tokens: Mapping[str, list[list[int]]]) -> Iterator[Chunk]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -33,6 +33,7 @@ class Batch:
     known: np.ndarray  # int64 [query, most]; padded with -1
 
 
+@runtime_checkable
 class Student(Protocol):
     """What the step engine needs of a model in training."""
 

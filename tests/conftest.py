@@ -1,0 +1,49 @@
+"""Shared fixtures: a tiny random model, the toy collection, and shapes checked at every call."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+from jaxtyping import install_import_hook  # noqa: E402
+
+_hook = install_import_hook(["flatcoat.objectives", "flatcoat.index", "flatcoat.models", "flatcoat.mining",
+                             "flatcoat.training"], "beartype.beartype")  # fmt: skip
+
+COLLECTIONS = Path(__file__).resolve().parents[2] / "shared" / "collections"
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny random model folder."""
+    from flatcoat.testing.tiny import write_tiny
+
+    return write_tiny(tmp_path_factory.mktemp("tiny") / "model")
+
+
+@pytest.fixture(scope="session")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The toy collection as a BEIR folder."""
+    from flatcoat.data.toy import write_toy
+
+    return write_toy(tmp_path_factory.mktemp("toy") / "toy")
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stores of tests do not land in the user's cache."""
+    home = tmp_path_factory.getbasetemp() / "home"
+    monkeypatch.setattr(Path, "home", lambda: home)
+
+
+@pytest.fixture
+def scifact() -> Path:
+    """The real SciFact, where it is at hand."""
+    path = COLLECTIONS / "scifact"
+    if not path.is_dir():
+        pytest.skip(f"no {path}")
+    return path
