@@ -9,11 +9,13 @@ import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+import torch  # noqa: E402
 from jaxtyping import install_import_hook  # noqa: E402
 
 _hook = install_import_hook(["flatcoat.objectives", "flatcoat.index", "flatcoat.models", "flatcoat.mining",
                              "flatcoat.training"], "beartype.beartype")  # fmt: skip
 
+torch.set_num_threads(1)  # tiny models; several test processes share the cores
 COLLECTIONS = Path(__file__).resolve().parents[2] / "shared" / "collections"
 
 

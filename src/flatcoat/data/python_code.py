@@ -7,7 +7,7 @@ were never trained on. The rules, each counted in the store's manifest:
 * test folders and files, and files that do not parse, are left out;
 * a function counts when its docstring's first sentence has at least four words, and its code, without decorators and
   docstring, at least two statements or one that is more than `pass`, `...` or a bare `raise`;
-* equal code is one document; equal sentences are one query with several relevant documents, dropped where they are
+* equal code is one document; sentences equal but for case are one query with several relevant documents, dropped where they are
   more than ten;
 * a module's split is drawn by the hash of its name: 10 % test, 5 % dev; a query found in modules of more than one
   split, or one of whose documents serves another split, is of the split train.
@@ -128,10 +128,12 @@ def read_python(where: str, builder: StoreBuilder, problems: Problems, workers: 
     if not root.is_dir():
         raise FlatcoatError(f"python:{where}: no such folder")
     by_code: dict[str, Function] = {}
+    sentences: dict[str, str] = {}  # as it was first written, by its lower case
     wanted: dict[str, dict[str, set[str]]] = {}  # sentence -> document id -> splits of the modules that say so
     for function in _all(root, problems, workers):
         document = by_code.setdefault(function.code, function)
-        wanted.setdefault(function.sentence, {}).setdefault(document.id, set()).add(module_split(function.module))
+        said = sentences.setdefault(function.sentence.lower(), function.sentence)
+        wanted.setdefault(said, {}).setdefault(document.id, set()).add(module_split(function.module))
     for document in by_code.values():
         builder.add_document(document.id, "", document.code, document.id)
     _judge(wanted, builder, problems)

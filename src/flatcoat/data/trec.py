@@ -15,9 +15,10 @@ from flatcoat.records import Qrels, Ranking, Run
 
 
 def _number(value: float) -> str:
-    """The shortest text that reads back as the same number; float32 values as float32."""
-    single = np.float32(value)
-    return str(single) if float(single) == value else repr(float(value))
+    """A float32 value by its shortest decimal, any other by float64's; read and written again it is the same text."""
+    with np.errstate(over="ignore"):
+        single = np.float32(value)
+    return repr(float(str(single))) if float(single) == value else repr(float(value))
 
 
 def _one_word(id: str) -> str:

@@ -53,10 +53,11 @@ def longest(backbone: nn.Module) -> int | None:
 
 def save_backbone(backbone: nn.Module, tokenizer: Any, folder: Path, max_length: int) -> None:
     """Write an encoder and its tokenizer, and the length that sentence-transformers reads."""
-    import transformers
+    from safetensors.torch import save_model
 
-    transformers.logging.disable_progress_bar()
-    backbone.save_pretrained(folder, safe_serialization=True)  # pyright: ignore[reportCallIssue]
+    backbone.config.architectures = [type(backbone).__name__]
+    backbone.config.save_pretrained(folder)
+    save_model(backbone, str(folder / "model.safetensors"), metadata={"format": "pt"})
     tokenizer.save_pretrained(folder)
     config = folder / "tokenizer_config.json"
     write_json(config, {**read_json(config), "model_max_length": max_length})
