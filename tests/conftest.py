@@ -9,8 +9,8 @@ import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-import torch  # noqa: E402
-from jaxtyping import install_import_hook  # noqa: E402
+import torch
+from jaxtyping import install_import_hook
 
 _hook = install_import_hook(["flatcoat.objectives", "flatcoat.index", "flatcoat.models", "flatcoat.mining",
                              "flatcoat.training"], "beartype.beartype")  # fmt: skip

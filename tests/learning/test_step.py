@@ -140,7 +140,9 @@ def test_two_processes_give_the_loss_and_gradients_of_one(tiny):
     for worker in workers:
         worker.join(60)
     s = student(tiny)
-    outcome = gradient(s, batch(ROWS, ["The heron sleeps.", "A mouse waits."]), [nll("dual", 0.1)], 0, processes=Processes())
+    outcome = gradient(
+        s, batch(ROWS, ["The heron sleeps.", "A mouse waits."]), [nll("dual", 0.1)], 0, processes=Processes()
+    )
     parameters = [p for p in s.module.parameters() if p.requires_grad]
     norm = torch.linalg.vector_norm(torch.stack([p.grad.norm() for p in parameters if p.grad is not None])).item()
     first = parameters[0].grad.sum().item()

@@ -7,12 +7,12 @@ import json
 import pytest
 import torch
 
+from flatcoat.app.build import ModelEncode, positives_by_query
 from flatcoat.data.collection import build_store
 from flatcoat.data.pairs import load_pairs
 from flatcoat.errors import FlatcoatError, Misuse
 from flatcoat.mining.mine import MineSettings
 from flatcoat.mining.periodic import Periodic
-from flatcoat.app.build import ModelEncode, positives_by_query
 from flatcoat.models.base import Runtime
 from flatcoat.models.checkpoint import load_dense
 from flatcoat.objectives.contrastive import nll
@@ -38,7 +38,9 @@ def training(tiny, pairs, folder, evaluate=None, **changes) -> Training:
     encode = ModelEncode(model, model.runtime, pairs.collection, silent)
     settings = LoopSettings(**{**BASE, **changes})
     student = DenseStudent(model)
-    return Training(student, pairs, [nll("dual", 0.1)], settings, folder, sampler=sampler, encode=encode, evaluate=evaluate)
+    return Training(
+        student, pairs, [nll("dual", 0.1)], settings, folder, sampler=sampler, encode=encode, evaluate=evaluate
+    )
 
 
 def bits(run: Training) -> dict[str, torch.Tensor]:
@@ -50,7 +52,9 @@ class Killed(Exception):
 
 
 # in mid-warm-up, at a refresh of the negatives, between refreshes in another epoch, before the last step
-@pytest.mark.parametrize(("at", "how"), [(1, {}), (5, {}), (7, {}), (11, {}), (3, {"cached": True}), (7, {"accumulate": 2})])
+@pytest.mark.parametrize(
+    ("at", "how"), [(1, {}), (5, {}), (7, {}), (11, {}), (3, {"cached": True}), (7, {"accumulate": 2})]
+)
 def test_a_killed_run_resumes_to_the_same_bits(tiny, pairs, tmp_path, at, how):
     whole = training(tiny, pairs, tmp_path / "whole", **how)
     whole.run()

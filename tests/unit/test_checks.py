@@ -76,7 +76,9 @@ def test_belongs(tmp_path):
 def store(tmp_path, splits, documents=100):
     folder = tmp_path / "c"
     (folder / "qrels").mkdir(parents=True)
-    (folder / "corpus.jsonl").write_text("".join(json.dumps({"_id": f"d{i}", "text": f"text {i}"}) + "\n" for i in range(documents)))
+    (folder / "corpus.jsonl").write_text(
+        "".join(json.dumps({"_id": f"d{i}", "text": f"text {i}"}) + "\n" for i in range(documents))
+    )
     queries = sorted({q for rows in splits.values() for q, _ in rows})
     text = {q: q.split("/")[-1] for q in queries}
     (folder / "queries.jsonl").write_text("".join(json.dumps({"_id": q, "text": text[q]}) + "\n" for q in queries))
@@ -92,7 +94,11 @@ def test_only_judged(tmp_path):
 
 
 def test_leakage_by_text_not_by_id(tmp_path):
-    rows = {"train": [("train/What is it", 1), ("train/other", 2)], "test": [("test/what is  it", 3)], "dev": [("dev/new", 4)]}
+    rows = {
+        "train": [("train/What is it", 1), ("train/other", 2)],
+        "test": [("test/what is  it", 3)],
+        "dev": [("dev/new", 4)],
+    }
     collection = store(tmp_path, rows)
     assert levels(leakage(collection, "train", "test")) == {"error"}
     assert levels(leakage(collection, "train", "dev")) == {"ok"}

@@ -111,7 +111,9 @@ DPR = {"question": "what", "answers": [], "positive_ctxs": [{"title": "T", "text
        "hard_negative_ctxs": [{"title": "", "text": "no"}]}  # fmt: skip
 
 
-@pytest.mark.parametrize(("record", "name"), [(TEVATRON, "a.jsonl"), (FLAG, "a.jsonl"), (DPR, "a.jsonl"), (DPR, "a.json")])
+@pytest.mark.parametrize(
+    ("record", "name"), [(TEVATRON, "a.jsonl"), (FLAG, "a.jsonl"), (DPR, "a.jsonl"), (DPR, "a.json")]
+)
 def test_training_files_of_other_tools(tmp_path, record, name):
     path = tmp_path / name
     path.write_text(json.dumps([record]) if name.endswith(".json") else json.dumps(record) + "\n")
@@ -123,7 +125,9 @@ def test_training_files_of_other_tools(tmp_path, record, name):
 
 
 def test_tevatron_v2_reads_the_corpus_beside_it(tmp_path):
-    (tmp_path / "corpus.jsonl").write_text('{"docid": "p", "document_text": "yes"}\n{"docid": "n", "document_text": "no"}\n')
+    (tmp_path / "corpus.jsonl").write_text(
+        '{"docid": "p", "document_text": "yes"}\n{"docid": "n", "document_text": "no"}\n'
+    )
     record = {"query_id": "q", "query_text": "what", "positive_document_ids": ["p"], "negative_document_ids": ["n"]}
     (tmp_path / "train.jsonl").write_text(json.dumps(record) + "\n")
     assert opened(tmp_path / "train.jsonl", tmp_path).negatives("train").tolist() == [[0, 1]]
@@ -180,7 +184,9 @@ def test_an_absent_split_names_those_there_are(tmp_path):
 def test_python_code(tmp_path):
     package = tmp_path / "site" / "pkg"
     package.mkdir(parents=True)
-    code = 'def f(x):\n    """Add one to the number given. More."""\n    return x + 1\n\ndef g():\n    """Too short."""\n'
+    code = (
+        'def f(x):\n    """Add one to the number given. More."""\n    return x + 1\n\ndef g():\n    """Too short."""\n'
+    )
     (package / "a.py").write_text(code)
     (package / "b.py").write_text(code.replace("def f", "def f2") + "def broken(:\n")
     (package / "c.py").write_text(code)

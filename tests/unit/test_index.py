@@ -8,9 +8,9 @@ from flatcoat.index.bm25 import Bm25Index, Bm25Settings, split_identifiers, top_
 from flatcoat.index.exact import BLOCK, ExactIndex, search_slowly
 from flatcoat.index.store import open_index, write_bm25, write_vector_index
 from flatcoat.index.vector import VectorIndex, VectorSettings, rescore
+from flatcoat.records import Ranking
 from flatcoat.representations import Dense
 from flatcoat.search.fuse import normalised_score, reciprocal_rank
-from flatcoat.records import Ranking
 from flatcoat.testing.index import unit
 from flatcoat.vectors import VectorFolder, write_vectors
 
@@ -66,7 +66,10 @@ def test_bm25_is_its_formula():
 
 
 def test_identifiers_are_split_and_kept():
-    assert split_identifiers("load_stateDict HTTPServer2 x") == "load_stateDict load state Dict HTTPServer2 HTTP Server 2 x"
+    assert (
+        split_identifiers("load_stateDict HTTPServer2 x")
+        == "load_stateDict load state Dict HTTPServer2 HTTP Server 2 x"
+    )
 
 
 def test_top_rows_with_ties():
@@ -135,7 +138,10 @@ def test_vectors_open_and_count(folder):
 
 
 def test_fusing():
-    one, two = {"q": Ranking.of({"a": 9.0, "b": 5.0})}, {"q": Ranking.of({"b": 0.9, "c": 0.1}), "p": Ranking.of({"z": 1.0})}
+    one, two = (
+        {"q": Ranking.of({"a": 9.0, "b": 5.0})},
+        {"q": Ranking.of({"b": 0.9, "c": 0.1}), "p": Ranking.of({"z": 1.0})},
+    )
     fused = reciprocal_rank([one, two])
     assert fused["q"].doc_ids == ("b", "a", "c") and fused["p"].doc_ids == ("z",)
     assert fused["q"].scores[0] == pytest.approx(1 / 62 + 1 / 61)

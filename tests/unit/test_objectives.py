@@ -30,7 +30,9 @@ def example():
 
 def test_contrastive_is_its_formula():
     scores, target, allowed = example()
-    assert contrastive(scores, target, allowed, 0.5).item() == pytest.approx(by_hand(scores, target, allowed, 0.5), rel=1e-6)
+    assert contrastive(scores, target, allowed, 0.5).item() == pytest.approx(
+        by_hand(scores, target, allowed, 0.5), rel=1e-6
+    )
 
 
 def test_a_masked_document_has_no_weight_however_high():

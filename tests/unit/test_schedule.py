@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -13,7 +14,7 @@ def test_warm_up_peak_and_floor(shape):
     assert rates[0] == pytest.approx(0.1) and rates[9] == pytest.approx(1.0) and rates[10] == pytest.approx(1.0)
     assert rates[-1] == pytest.approx(1.0 if shape == "constant" else 0.1)
     assert min(rates[10:]) >= 0.1 - 1e-12
-    assert all(a >= b - 1e-12 for a, b in zip(rates[10:], rates[11:], strict=False))
+    assert all(a >= b - 1e-12 for a, b in itertools.pairwise(rates[10:]))
 
 
 def test_shapes_at_the_middle():

@@ -46,12 +46,13 @@ def model(table: ModelTable, run: RuntimeTable) -> DenseModel:
     fields = {name: getattr(table, name) for name in Overrides._fields}
     loaded = load_dense(table.start, Overrides(**fields))
     if table.dropout is not None:
-        _set_dropout(loaded, table.dropout)
+        set_dropout(loaded, table.dropout)
     loaded.runtime = runtime(run)
     return loaded.to(loaded.runtime.device)
 
 
-def _set_dropout(module: Any, rate: float) -> None:
+def set_dropout(module: Any, rate: float) -> None:
+    """Set every dropout rate of a network."""
     from torch import nn
 
     for part in module.modules():

@@ -44,6 +44,7 @@ def train_model(
     from flatcoat.objectives.contrastive import nll
     from flatcoat.training.loop import Training
     from flatcoat.training.processes import join_processes
+    from flatcoat.training.state import newest
     from flatcoat.training.student import DenseStudent
 
     pairs = load_pairs(collection, recipe.collection.train)
@@ -66,6 +67,8 @@ def train_model(
         processes=join_processes(),
     )  # fmt: skip
     resume = _same(work, recipe, collection)
+    if resume and newest(work / "checkpoints"):
+        source.first = None  # the vectors of before training are not those of the checkpoint
     training.run(resume=resume, track=track)
     if recipe.training.evaluate_every and training.best is not None:
         from flatcoat.training.state import load_state
@@ -91,7 +94,9 @@ def used_pairs(pairs: Pairs, settings: LoopSettings) -> Pairs:
             return pairs
     queries = np.unique(pairs.queries[np.concatenate(chosen)])
     mask = np.isin(pairs.queries, queries)
-    return replace(pairs, queries=pairs.queries[mask], documents=pairs.documents[mask], query_keys=pairs.query_keys[mask])
+    return replace(
+        pairs, queries=pairs.queries[mask], documents=pairs.documents[mask], query_keys=pairs.query_keys[mask]
+    )
 
 
 def _same(work: Path, recipe: Recipe, collection: Collection) -> bool:

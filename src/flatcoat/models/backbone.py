@@ -18,6 +18,7 @@ def load_backbone(folder: Path) -> tuple[nn.Module, Any]:
         FlatcoatError: no weights, weights that the architecture lacks or that the file lacks, or no tokenizer.
     """
     import transformers
+    from safetensors import SafetensorError
 
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
@@ -32,14 +33,14 @@ def load_backbone(folder: Path) -> tuple[nn.Module, Any]:
             folder, output_loading_info=True, use_safetensors=True, local_files_only=True
         )
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise FlatcoatError(f"{folder}: cannot be loaded: {str(error).strip().splitlines()[0]}") from error
     missing = [key for key in facts["missing_keys"] if "pooler" not in key and "position_ids" not in key]
     if missing:
         raise FlatcoatError(
             f"{folder}: {len(missing)} weights are missing from the file, for example {sorted(missing)[0]}"
         )
-    return model.float().eval(), tokenizer
+    return model.float().train(False), tokenizer
 
 
 def longest(backbone: nn.Module) -> int | None:

@@ -19,16 +19,22 @@ Precision = Literal["fp32", "bf16"]
 class Encoder(Protocol):
     """Texts in, a representation out: a pure function of each text, whatever its batch or padding (to 1e-5 in fp32)."""
 
-    def encode_queries(self, texts: Sequence[str]) -> Representation: ...
+    def encode_queries(self, texts: Sequence[str]) -> Representation:
+        """Queries, in the order given."""
+        ...
 
-    def encode_documents(self, texts: Sequence[str]) -> Representation: ...
+    def encode_documents(self, texts: Sequence[str]) -> Representation:
+        """Documents, in the order given."""
+        ...
 
 
 @runtime_checkable
 class Scorer(Protocol):
     """One number a pair; higher is better."""
 
-    def score(self, queries: Sequence[str], documents: Sequence[str]) -> np.ndarray: ...
+    def score(self, queries: Sequence[str], documents: Sequence[str]) -> np.ndarray:
+        """Scores [pair] of queries[i] with documents[i]."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -24,13 +24,26 @@ class Tokens(Protocol):
     """A tower, as far as encoding needs it."""
 
     @property
-    def dim(self) -> int: ...
+    def dim(self) -> int:
+        """Dimensions of a vector."""
+        ...
+
     @property
-    def pad_id(self) -> int: ...
-    def tokenize(self, texts: Sequence[str]) -> list[list[int]]: ...
-    def __call__(self, ids: Tensor, mask: Tensor | None) -> Tensor: ...
-    def eval(self) -> object: ...
-    def train(self, mode: bool = True) -> object: ...
+    def pad_id(self) -> int:
+        """The token id that padding is made of."""
+        ...
+
+    def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of each text."""
+        ...
+
+    def __call__(self, ids: Tensor, mask: Tensor | None) -> Tensor:
+        """Vectors of padded tokens."""
+        ...
+
+    def train(self, mode: bool = True) -> object:
+        """Enter or leave training mode."""
+        ...
 
 
 def pad(rows: list[list[int]], pad_id: int, device: str) -> tuple[Tensor, Tensor | None]:
@@ -81,7 +94,7 @@ def encode_windows(
 ) -> Iterator[tuple[int, np.ndarray]]:
     """(first row, vectors) of each window from row `first` on. The tower is in evaluation mode meanwhile."""
     training = getattr(tower, "training", False)
-    tower.eval()
+    tower.train(False)
     try:
         starts = range(first, len(texts), WINDOW)
         steps = _by_text(starts, len(texts), track, label)

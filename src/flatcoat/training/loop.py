@@ -101,7 +101,7 @@ class Training:
         finally:
             if log:
                 log.close()
-            self.student.module.eval()
+            self.student.module.train(False)
 
     def _advance(self, log: Log | None) -> None:
         started = time.perf_counter()
