@@ -251,3 +251,35 @@ def test_a_corpus_that_changes_under_a_run(ran, recipe, toy, home, capsys):
         corpus.write('{"_id": "new", "text": "new"}\n')
     assert call(*words) == 1
     assert "corpus.jsonl changed after" in capsys.readouterr().err
+
+
+def test_given_negatives_of_a_file(recipe, tiny, toy, home, capsys):
+    mined = home / "mined.jsonl"
+    assert call("mine", tiny, toy, "--last", "4", "--out", mined, "--quiet") == 0
+    changes = ["--set", "negatives.kind=given", "--set", f"negatives.file={mined}", "--set", "training.steps=2"]
+    assert call("train", recipe, "--out", home / "given", "--quiet", *changes) == 0
+    mined.write_text('{"query_id": "q-otter-home", "negatives": ["nowhere"]}\n')
+    capsys.readouterr()
+    assert call("train", recipe, "--out", home / "given2", "--quiet", *changes) == 1
+    assert "mined.jsonl:1: document 'nowhere' is not of this collection" in capsys.readouterr().err
+
+
+def test_gradient_checkpointing_changes_nothing_but_memory(recipe, home):
+    for name, value in (("plain", "false"), ("saved", "true")):
+        changes = ["--set", "training.steps=3", "--set", f"runtime.gradient_checkpointing={value}"]
+        assert call("train", recipe, "--out", home / name, "--quiet", *changes) == 0
+    from safetensors.numpy import load_file
+
+    a, b = (load_file(home / name / "model.safetensors") for name in ("plain", "saved"))
+    for key in a:
+        assert abs(a[key] - b[key]).max() < 1e-5
+
+
+def test_running_out_of_disk_is_one_line(recipe, home, monkeypatch, capsys):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device", str(home / "x"))
+
+    monkeypatch.setattr("flatcoat.app.run.write_bm25", full)
+    assert call("run", recipe, "--out", home / "full", "--quiet") == 1
+    told = capsys.readouterr().err
+    assert told == f"flatcoat: {home / 'x'}: No space left on device\n"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,8 +17,12 @@ from flatcoat.app.recipe import (
     RuntimeTable,
     TrainingTable,
 )
+from flatcoat.data.lines import json_lines
 from flatcoat.data.pairs import Pairs
+from flatcoat.data.problems import Problems
 from flatcoat.data.store import Collection
+from flatcoat.data.trec import read_run
+from flatcoat.errors import FlatcoatError
 from flatcoat.index.bm25 import Bm25Settings
 from flatcoat.index.vector import VectorSettings
 from flatcoat.mining.mine import MineSettings
@@ -47,6 +52,9 @@ def model(table: ModelTable, run: RuntimeTable) -> DenseModel:
     loaded = load_dense(table.start, Overrides(**fields))
     if table.dropout is not None:
         set_dropout(loaded, table.dropout)
+    if run.gradient_checkpointing:
+        for tower in (loaded.query, loaded.document):
+            tower.backbone.gradient_checkpointing_enable()  # pyright: ignore[reportCallIssue]
     loaded.runtime = runtime(run)
     return loaded.to(loaded.runtime.device)
 
@@ -109,7 +117,12 @@ def sampler(
     if table.kind == "uniform":
         return Uniform(documents)
     if table.kind == "given":
-        return Given(np.asarray(collection.negatives(pairs.split)), len(collection.queries), documents)
+        own = (
+            np.asarray(collection.negatives(pairs.split))
+            if table.file is None
+            else read_negatives(Path(table.file), collection)
+        )
+        return Given(own, len(collection.queries), documents)
     rows, positives = positives_by_query(pairs)
     if table.kind == "bm25":
         mined = mine(bm25(), collection.queries.texts(rows), positives, mine_settings(table), keys=pairs.keys)
@@ -118,6 +131,36 @@ def sampler(
         rows, positives, documents, mine_settings(table),
         every=table.every, index=VectorSettings() if table.approximate else None, keys=pairs.keys, note=note,
     )  # fmt: skip
+
+
+def read_negatives(path: Path, collection: Collection) -> np.ndarray:
+    """Mined negatives of a file as int64 [n, 2]: query row, document row.
+
+    Raises:
+        FlatcoatError: a line without query_id and negatives, or an id that the collection has not.
+    """
+    rows: list[tuple[int, int]] = []
+    for place, query_id, doc_ids in _negatives(path):
+        query = collection.queries.lookup.row(query_id)
+        if query is None:
+            raise FlatcoatError(f"{place}: query {query_id!r} is not of this collection")
+        for doc_id in doc_ids:
+            document = collection.documents.lookup.row(doc_id)
+            if document is None:
+                raise FlatcoatError(f"{place}: document {doc_id!r} is not of this collection")
+            rows.append((query, document))
+    return np.array(rows, dtype=np.int64).reshape(-1, 2)
+
+
+def _negatives(path: Path) -> Iterator[tuple[str, str, list[str]]]:
+    if path.suffix in (".trec", ".run"):
+        for query_id, ranking in read_run(path).items():
+            yield str(path), query_id, list(ranking.doc_ids)
+        return
+    for place, record in json_lines(path, Problems(strict=True)):
+        if not isinstance(record.get("query_id"), str) or not isinstance(record.get("negatives"), list):
+            raise FlatcoatError(f"{place}: want query_id and negatives, as flatcoat mine writes them")
+        yield place, record["query_id"], record["negatives"]
 
 
 class ModelEncode:

@@ -49,6 +49,7 @@ class RuntimeTable(Table):
     training_precision: Literal["fp32", "bf16"] = "fp32"
     batch_tokens: int = Field(2048, ge=16)
     training_batch_tokens: int = Field(4096, ge=16)
+    gradient_checkpointing: bool = False
 
 
 class TrainingTable(Table):
@@ -87,9 +88,12 @@ class TrainingTable(Table):
 
 
 class NegativesTable(Table):
-    """Hard negatives a query, besides those of the batch. `periodic` and `bm25` mine; `given` takes the collection's."""
+    """Hard negatives a query, besides those of the batch. `periodic` and `bm25` mine; `given` takes those of `file` (JSONL as
+    `flatcoat mine` writes it, or a TREC run), or the collection's own.
+    """
 
     kind: Literal["none", "given", "uniform", "periodic", "bm25"] = "none"
+    file: str | None = None
     per_query: int = Field(1, ge=1)
     first: int = Field(1, ge=1)
     last: int = Field(50, ge=1)

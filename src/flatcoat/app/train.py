@@ -66,11 +66,12 @@ def train_model(
         evaluate=_dev(recipe, collection, model, encoding) if recipe.training.evaluate_every else None,
         processes=join_processes(),
     )  # fmt: skip
-    resume = _same(work, recipe, collection)
+    processes = training.processes
+    resume = processes.agree(_same(work, recipe, collection) if processes.rank == 0 else False)
     if resume and newest(work / "checkpoints"):
         source.first = None  # the vectors of before training are not those of the checkpoint
     training.run(resume=resume, track=track)
-    if recipe.training.evaluate_every and training.best is not None:
+    if recipe.training.evaluate_every and training.best is not None and processes.rank == 0:
         from flatcoat.training.state import load_state
 
         load_state(work / "best", model, training.optimizer)

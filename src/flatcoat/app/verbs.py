@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from pathlib import Path
@@ -44,16 +45,20 @@ def train(recipe: Path, out: Path, changes: list[str] | None, allow: list[str] |
     from flatcoat.data.collection import open_collection
     from flatcoat.files import only_writer
     from flatcoat.index.bm25 import Bm25Index
+    from flatcoat.training.processes import join_processes
 
     loaded = load_recipe(recipe, changes)
     collection = open_collection(loaded.collection.source, strict=loaded.collection.strict)
     work = out.with_name(f"{out.name}.training")
-    with only_writer(work):
+    first = join_processes().rank == 0
+    with only_writer(work) if first else contextlib.nullcontext():
         cost = train_model(
             loaded, collection, out, work,
             bm25=lambda: Bm25Index.build(collection.documents.texts(), build.lexical_settings(loaded.lexical)),
             track=tracker(quiet), note=lambda text: say(text, quiet), allow=tuple(allow or ()),
         )  # fmt: skip
+    if not first:
+        return
     say(
         f"{cost['steps']} steps in {cost['seconds']:.0f} s, last loss {cost['loss']:.4f}: {out}; log: {work}/log.jsonl",
         quiet,

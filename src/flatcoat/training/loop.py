@@ -22,7 +22,7 @@ from flatcoat.training.log import Log
 from flatcoat.training.processes import Processes
 from flatcoat.training.schedule import Shape, share
 from flatcoat.training.state import load_state, newest, save_state
-from flatcoat.training.step import Outcome, gradient, random_state, set_random_state
+from flatcoat.training.step import Outcome, gradient
 from flatcoat.training.student import Batch, Student
 
 
@@ -84,7 +84,6 @@ class Training:
     def run(self, *, resume: bool = False, track: Track = silent) -> None:
         """Train to the last step, or until patience ends."""
         checkpoint = newest(self.folder / "checkpoints") if resume else None
-        torch.manual_seed(self.settings.seed)
         if checkpoint:
             self.restore(checkpoint)
         elif self.processes.rank == 0:
@@ -122,6 +121,10 @@ class Training:
         rate = settings.rate * share(self.step, settings.steps, settings.schedule, settings.warmup, settings.floor)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
+        # dropout is a function of seed, step and process: nothing drawn elsewhere can shift it, and there is nothing to save
+        torch.manual_seed(
+            int(np.random.SeedSequence([settings.seed, self.step, self.processes.rank]).generate_state(1)[0])
+        )
         self.optimizer.zero_grad(set_to_none=True)  # nothing of the last step may leak into this one
         outcomes = [self._micro(part) for part in range(settings.accumulate)]
         loss = sum(o.loss for o in outcomes) / len(outcomes)
@@ -196,9 +199,7 @@ class Training:
     def _judge(self) -> float:
         """Evaluate; keep the best checkpoint; note whether patience has ended."""
         assert self.evaluate is not None
-        before = random_state(self.student.runtime.device)
         value = self.evaluate()
-        set_random_state(before, self.student.runtime.device)
         self.student.module.train()
         if self.best is None or value > self.best:
             self.best, self.best_step = value, self.step
@@ -223,12 +224,11 @@ class Training:
                 "pairs": len(self.pairs), "seed": self.settings.seed, "batch": self.settings.batch,
             }  # fmt: skip
             sampler = self.sampler.state() if self.sampler else {}
-            random = random_state(self.student.runtime.device)
-            save_state(folder, self.student.module, self.optimizer, sampler, random, progress)
+            save_state(folder, self.student.module, self.optimizer, sampler, progress)
 
     def restore(self, folder: Path) -> None:
         """Go on from a checkpoint. Raises FlatcoatError where it is of other data, seed or batch."""
-        sampler, random, progress = load_state(folder, self.student.module, self.optimizer)
+        sampler, progress = load_state(folder, self.student.module, self.optimizer)
         now = {"pairs": len(self.pairs), "seed": self.settings.seed, "batch": self.settings.batch}
         for key, value in now.items():
             if progress[key] != value:
@@ -237,7 +237,6 @@ class Training:
         self.stopped = progress["stopped"]
         if self.sampler:
             self.sampler.restore(sampler)
-        set_random_state(random, self.student.runtime.device)
 
 
 def _optimizer(module: torch.nn.Module, settings: LoopSettings) -> torch.optim.AdamW:

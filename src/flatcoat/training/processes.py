@@ -32,6 +32,14 @@ class Processes:
         dist.all_gather(parts, own.detach().contiguous())
         return torch.cat(parts)
 
+    def agree(self, value: bool) -> bool:
+        """The first process's word, once all have come here."""
+        if self.world == 1:
+            return value
+        said = torch.tensor([int(value)])
+        dist.broadcast(said, 0)
+        return bool(said.item())
+
     def add_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Replace each gradient by its sum over processes."""
         if self.world == 1:

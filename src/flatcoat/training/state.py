@@ -1,4 +1,4 @@
-"""A run's state in safetensors and JSON, never pickle: weights, optimizer, sampler, random generators, progress."""
+"""A run's state in safetensors and JSON, never pickle: weights, optimizer, sampler, progress."""
 
 from __future__ import annotations
 
@@ -38,7 +38,6 @@ def save_state(
     module: nn.Module,
     optimizer: torch.optim.Optimizer,
     sampler: Mapping[str, np.ndarray],
-    random: tuple[Tensor, ...],
     progress: Mapping[str, Any],
 ) -> None:
     """Write a checkpoint folder atomically."""
@@ -50,15 +49,14 @@ def save_state(
         tensors = {k: v.contiguous() for k, v in optimizer_tensors(module, optimizer).items()}
         save_file(tensors, partial / "optimizer.safetensors")
         save_arrays({k: np.ascontiguousarray(v) for k, v in sampler.items()}, partial / "sampler.safetensors")
-        save_file({str(i): state for i, state in enumerate(random)}, partial / "random.safetensors")
         write_json(partial / "progress.json", dict(progress))
         write_manifest(partial, KIND, VERSION, {"step": progress["step"]})
 
 
 def load_state(
     folder: Path, module: nn.Module, optimizer: torch.optim.Optimizer
-) -> tuple[dict[str, np.ndarray], tuple[Tensor, ...], dict[str, Any]]:
-    """Restore weights and optimizer; give the sampler's state, the random states and the progress.
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Restore weights and optimizer; give the sampler's state and the progress.
 
     Raises:
         FlatcoatError: not a checkpoint, damaged, or of another model.
@@ -76,9 +74,7 @@ def load_state(
         for name, value in own.items():
             value.copy_(saved[name])
     _load_optimizer(load_file(folder / "optimizer.safetensors"), module, optimizer)
-    random = load_file(folder / "random.safetensors")
-    progress = read(folder / "progress.json")
-    return load_arrays(folder / "sampler.safetensors"), tuple(random[str(i)] for i in range(len(random))), progress
+    return load_arrays(folder / "sampler.safetensors"), read(folder / "progress.json")
 
 
 def _load_optimizer(saved: Mapping[str, Tensor], module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
