@@ -35,7 +35,7 @@ from flatcoat.search.engine import named
 from flatcoat.training.loop import LoopSettings, Training
 from flatcoat.training.student import DenseStudent
 
-EQUAL_STEPS, EQUAL_PAIRS = 40, 5120
+EQUAL_STEPS, EQUAL_PAIRS = 25, 3200
 
 
 class Bench:
@@ -63,7 +63,7 @@ class Bench:
         )
         set_dropout(model, 0.0)
         model.runtime = Runtime(precision="bf16", batch_tokens=4096)
-        chosen = LoopSettings(**{"cached": True, "rate": 5e-5, **settings})
+        chosen = LoopSettings(**{"rate": 5e-5, **settings})
         with tempfile.TemporaryDirectory() as folder:
             start = time.perf_counter()
             Training(DenseStudent(model), self.pairs, [nll("dual", 0.05)], chosen, Path(folder)).run()
@@ -74,16 +74,17 @@ class Bench:
 
 def plans(question: str) -> list[tuple[str, dict[str, Any]]]:
     if question == "batch":
-        equal_steps = [
-            (f"{b} at equal steps", {"batch": b, "steps": EQUAL_STEPS, "warmup": 4}) for b in (8, 32, 128, 512)
+        runs = [(b, EQUAL_STEPS, "steps") for b in (8, 32, 128, 512)] + [
+            (b, EQUAL_PAIRS // b, "pairs") for b in (8, 32, 512)
         ]
-        equal_pairs = [(f"{b} at equal pairs", {"batch": b, "steps": EQUAL_PAIRS // b, "warmup": max(1, EQUAL_PAIRS // b // 10)})
-                       for b in (8, 32, 512)]  # fmt: skip
-        return equal_steps + equal_pairs
+        return [
+            (f"{b} at equal {what}", {"batch": b, "steps": n, "warmup": max(1, n // 10), "cached": b > 128})
+            for b, n, what in runs
+        ]
     base = {"batch": 64, "steps": 80, "warmup": 8}
     if question == "floor":
         return [(f"{shape}, floor {floor}", {**base, "schedule": shape, "floor": floor})
-                for shape, floor in (("linear", 0.0), ("linear", 0.1), ("cosine", 0.0), ("cosine", 0.1), ("constant", 1.0))]  # fmt: skip
+                for shape, floor in (("linear", 0.0), ("linear", 0.1), ("cosine", 0.1), ("constant", 1.0))]  # fmt: skip
     return [("shared", base), ("separate", {**base, "separate": True})]
 
 

@@ -83,7 +83,7 @@ def main() -> None:
         )
     for settings, values in (
         (VectorSettings("scan"), (2, 4, 10)),
-        (VectorSettings("pq"), (2, 4, 10)),
+        (VectorSettings("bits"), (2, 4, 10)),
         (VectorSettings("sq"), (1, 4)),
         (VectorSettings("hnsw"), (64, 128, 256, 512)),
         (VectorSettings("ivf"), (1, 8, 32, 128)),

@@ -23,17 +23,17 @@ class TestExact(IndexContract):
 
 
 class TestScan(IndexContract):
-    least_recall = 0.9
+    least_recall = 0.95
 
     def build(self, vectors):
         return VectorIndex.build(vectors, VectorSettings("scan", rescore=10))
 
 
-class TestPq(IndexContract):
-    least_recall = 0.95
+class TestBits(IndexContract):
+    least_recall = 0.9
 
     def build(self, vectors):
-        return VectorIndex.build(vectors, VectorSettings("pq", rescore=10))
+        return VectorIndex.build(vectors, VectorSettings("bits", rescore=10))
 
 
 class TestSq(IndexContract):

@@ -9,9 +9,11 @@ import sys
 import torch
 from safetensors.torch import load_file
 
-LAUNCHER = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2",
-            "--num_machines", "1",
-            "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0", "--num_cpu_threads_per_process", "1"]  # fmt: skip
+OPTIONS = (
+    "--cpu --num_processes 2 --num_machines 1 --mixed_precision no --dynamo_backend no --main_process_port 0 "
+    "--num_cpu_threads_per_process 1"
+)
+LAUNCHER = [sys.executable, "-m", "accelerate.commands.launch", *OPTIONS.split()]
 
 
 def test_two_processes_train_the_model_of_one(tiny, toy, tmp_path):

@@ -84,7 +84,7 @@ def folder(tmp_path):
     return write_vectors(tmp_path / "vectors", unit(300, 16), [f"d{i}" for i in range(300)], facts)
 
 
-@pytest.mark.parametrize("settings", [None, *(VectorSettings(kind) for kind in ("scan", "pq", "sq", "hnsw", "ivf"))])
+@pytest.mark.parametrize("settings", [None, *(VectorSettings(kind) for kind in ("scan", "bits", "sq", "hnsw", "ivf"))])
 def test_an_index_opens_as_it_was_built(folder, tmp_path, settings):
     queries = Dense(unit(5, 16, seed=1))
     made = write_vector_index(tmp_path / "index", folder, settings)

@@ -72,7 +72,7 @@ def encode(
 @app.command()
 def index(
     source: Annotated[str, typer.Argument(help="A folder of vectors; for --kind bm25 a collection.")], out: Out,
-    kind: Annotated[str, typer.Option(help="exact, scan, pq, sq, hnsw, ivf or bm25.")] = "scan",
+    kind: Annotated[str, typer.Option(help="exact, scan, bits, sq, hnsw, ivf or bm25.")] = "scan",
     changes: Changes = None, copy: Annotated[bool, typer.Option(help="Copy the vectors into the index.")] = False,
     quiet: Quiet = False,
 ) -> None:  # fmt: skip

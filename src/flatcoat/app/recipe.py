@@ -107,7 +107,7 @@ class NegativesTable(Table):
 class IndexTable(Table):
     """One approximate index beside the exact one; absent settings are its kind's defaults."""
 
-    kind: Literal["scan", "pq", "sq", "hnsw", "ivf"] = "scan"
+    kind: Literal["scan", "bits", "sq", "hnsw", "ivf"] = "scan"
     name: str | None = None
     rescore: int = Field(4, ge=1)
     links: int = Field(32, ge=2)

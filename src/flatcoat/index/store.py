@@ -21,7 +21,7 @@ from flatcoat.index.vector import VectorIndex, VectorSettings, build
 from flatcoat.vectors import VectorFolder, write_ids
 
 KIND, VERSION = "flatcoat-index", 1
-VECTOR_KINDS = ("exact", "scan", "pq", "sq", "hnsw", "ivf")
+VECTOR_KINDS = ("exact", "scan", "bits", "sq", "hnsw", "ivf")
 
 
 class IndexFolder:
@@ -32,7 +32,7 @@ class IndexFolder:
 
     @property
     def kind(self) -> str:
-        """exact, scan, pq, sq, hnsw, ivf or bm25."""
+        """exact, scan, bits, sq, hnsw, ivf or bm25."""
         return self.facts["kind"]
 
     @property

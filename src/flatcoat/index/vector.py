@@ -2,8 +2,8 @@
 
 | kind | what faiss does | knob |
 |---|---|---|
-| scan | every vector, as one bit a dimension (RaBitQ, Gao & Long 2024, arXiv 2405.12497) | `rescore` |
-| pq   | every vector, as 4-bit product codes of 2 dimensions | `rescore` |
+| scan | every vector, as 4-bit codes of 2 dimensions each (Jégou et al. 2011; André et al. 2015) | `rescore` |
+| bits | every vector, as one bit a dimension (RaBitQ, Gao & Long 2024, arXiv 2405.12497) | `rescore` |
 | sq   | every vector, as 8-bit numbers | `rescore` |
 | hnsw | a graph (Malkov & Yashunin 2018, arXiv 1603.09320) | `ef_search` |
 | ivf  | the nearest k-means cells | `nprobe` |
@@ -24,8 +24,8 @@ from flatcoat.index.base import TopK, check_dim, check_k
 from flatcoat.index.exact import ExactIndex
 from flatcoat.representations import Dense
 
-Kind = Literal["scan", "pq", "sq", "hnsw", "ivf"]
-COMPRESSED = ("scan", "pq", "sq")
+Kind = Literal["scan", "bits", "sq", "hnsw", "ivf"]
+COMPRESSED = ("scan", "bits", "sq")
 LEAST = 40  # candidates re-scored, whatever k is
 BYTES_AT_ONCE = 64 << 20
 TRAIN_ROWS = 65536
@@ -53,8 +53,8 @@ def _factory(settings: VectorSettings, n: int, dim: int) -> str:
     if settings.kind == "ivf" and not 1 <= cells <= n:
         raise Misuse(f"cells={cells} for {n} vectors; use 1 to {n}")
     return {
-        "scan": "RaBitQfs",
-        "pq": f"PQ{max(1, dim // 2)}x4fs",
+        "scan": f"PQ{dim // 2 if dim % 2 == 0 else dim}x4fs",
+        "bits": "RaBitQfs",
         "sq": "SQ8",
         "hnsw": f"HNSW{settings.links},Flat",
         "ivf": f"IVF{cells},Flat",
@@ -67,19 +67,20 @@ def build(vectors: np.ndarray, settings: VectorSettings) -> Any:
     if not len(vectors):
         raise Misuse("an index needs at least one vector")
     n, dim = vectors.shape
-    if settings.kind == "pq" and dim % 2:
-        raise Misuse(f"kind pq wants an even number of dimensions, not {dim}")
     index = faiss.index_factory(dim, _factory(settings, n, dim), faiss.METRIC_INNER_PRODUCT)
     if settings.kind == "hnsw":
         index.hnsw.efConstruction = settings.ef_build
+    # few points a centroid are the user's choice, not a warning's
     if settings.kind == "ivf":
-        index.cp.min_points_per_centroid = 1  # few points a cell are the user's choice, not a warning's
+        index.cp.min_points_per_centroid = 1
+    if settings.kind == "scan":
+        index.pq.cp.min_points_per_centroid = 1
     rng = np.random.default_rng(0)
     rows = np.sort(rng.choice(n, TRAIN_ROWS, replace=False)) if n > TRAIN_ROWS else slice(None)
     if not index.is_trained:
         sample = np.ascontiguousarray(vectors[rows], dtype=np.float32)
         # a code book of 16 wants as many points; repeating the few there are gives each its own entry
-        index.train(sample if len(sample) >= CODES or settings.kind != "pq" else np.resize(sample, (CODES, dim)))
+        index.train(sample if len(sample) >= CODES or settings.kind != "scan" else np.resize(sample, (CODES, dim)))
     for start in range(0, n, TRAIN_ROWS):
         index.add(np.ascontiguousarray(vectors[start : start + TRAIN_ROWS], dtype=np.float32))
     return index

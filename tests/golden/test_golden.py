@@ -1,0 +1,41 @@
+"""Folders that an earlier Flatcoat wrote open today and give the same answers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from flatcoat.data.store import Collection
+from flatcoat.data.toy import toy_sentences
+from flatcoat.index.exact import search_slowly
+from flatcoat.index.store import open_index
+from flatcoat.representations import Dense
+from flatcoat.testing.index import unit
+from flatcoat.vectors import VectorFolder
+
+HERE = Path(__file__).parent
+
+
+def test_a_collection_opens():
+    collection = Collection.open(HERE / "collection-1", verify=True)
+    assert [collection.documents.text(i) for i in range(60)] == [document for _, _, document in toy_sentences()]
+    assert collection.splits == ["dev", "test", "train"] and len(collection.qrels("train")) == 40
+
+
+def test_vectors_open():
+    np.testing.assert_array_equal(VectorFolder.open(HERE / "vectors-1", verify=True).vectors, unit(60, 16))
+
+
+@pytest.mark.parametrize("kind", ["scan", "bits", "sq", "hnsw", "ivf"])
+def test_indexes_open(kind):
+    queries = unit(4, 16, seed=1)
+    found = open_index(HERE / f"index-{kind}-1", verify=True).index.search(Dense(queries), 5)
+    truth = search_slowly(unit(60, 16), queries, 5)
+    assert np.mean([len(set(a) & set(b)) / 5 for a, b in zip(found.rows, truth.rows, strict=True)]) >= 0.8
+
+
+def test_bm25_opens():
+    index = open_index(HERE / "index-bm25-1", verify=True)
+    assert index.ids[int(index.index.search(["the heron eats"], 1).rows[0, 0])].startswith("d-heron")
