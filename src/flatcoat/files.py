@@ -72,7 +72,7 @@ def read_json(path: Path) -> Any:
 @contextlib.contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Give an empty folder beside `path`; on success it replaces `path`, on failure it is removed."""
-    path = Path(path)
+    path = Path(path).resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
     shutil.rmtree(partial, ignore_errors=True)
@@ -96,12 +96,12 @@ def install_folder(partial: Path, path: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def write_manifest(folder: Path, kind: str, version: int, facts: Mapping[str, Any]) -> None:
+def write_manifest(folder: Path, kind: str, version: int, facts: Mapping[str, Any], skip: tuple[str, ...] = ()) -> None:
     """Describe a folder: its kind and format version, its facts, and the size and sha256 of every file in it."""
     files = {
         str(file.relative_to(folder)): {"bytes": file.stat().st_size, "sha256": sha256_of(file)}
         for file in sorted(folder.rglob("*"))
-        if file.is_file() and file.name != MANIFEST
+        if file.is_file() and file.name != MANIFEST and file.name not in skip
     }
     write_json(folder / MANIFEST, {"format": kind, "version": version, **facts, "files": files})
 
@@ -140,6 +140,35 @@ def _compare(file: Path, facts: Mapping[str, Any], verify: bool) -> None:
 def folder_fingerprint(folder: Path, names: tuple[str, ...]) -> str:
     """One sha256 over the named files of a folder (those that exist), by name and content."""
     return digest({name: sha256_of(folder / name) for name in names if (folder / name).is_file()})
+
+
+@contextlib.contextmanager
+def one_at_a_time(folder: Path) -> Iterator[None]:
+    """Wait for a folder's turn: of processes that would build it at once, the first builds and the rest find it."""
+    import fcntl
+
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with folder.with_name(f".{folder.name}.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def free_to_write(out: Path, kind: str | None, *sources: str) -> None:
+    """Refuse to replace what is not ours: `kind` is the manifest's format, None a model.
+
+    Raises:
+        Misuse: `out` is a source, a file, or a folder of something else.
+    """
+    if any(Path(source).exists() and Path(source).resolve() == out.resolve() for source in sources):
+        raise Misuse(f"{out} is also what is read; choose another --out")
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    if kind is None:
+        ours = (out / "modules.json").is_file() and (out / "flatcoat.json").is_file()
+    else:
+        ours = (out / MANIFEST).is_file() and read_json(out / MANIFEST).get("format") == kind
+    if not ours:
+        raise Misuse(f"{out} is there and not a {kind or 'Flatcoat model'}; choose another --out, or remove it")
 
 
 @contextlib.contextmanager

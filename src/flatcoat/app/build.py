@@ -160,7 +160,7 @@ def _negatives(path: Path) -> Iterator[tuple[str, str, list[str]]]:
     for place, record in json_lines(path, Problems(strict=True)):
         if not isinstance(record.get("query_id"), str) or not isinstance(record.get("negatives"), list):
             raise FlatcoatError(f"{place}: want query_id and negatives, as flatcoat mine writes them")
-        yield place, record["query_id"], record["negatives"]
+        yield place, record["query_id"], [str(doc_id) for doc_id in record["negatives"]]
 
 
 class ModelEncode:

@@ -219,6 +219,13 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.stderr.write("flatcoat: interrupted; run the same command again to go on\n")
         raise SystemExit(1) from None
+    except RuntimeError as error:
+        if "out of memory" not in str(error):
+            raise
+        sys.stderr.write(
+            "flatcoat: the device is out of memory; lower training_batch_tokens, or set training.cached=true\n"
+        )
+        raise SystemExit(1) from None
     except MemoryError:
         sys.stderr.write("flatcoat: out of memory; lower runtime.batch_tokens or training.batch\n")
         raise SystemExit(1) from None

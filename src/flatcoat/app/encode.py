@@ -24,6 +24,7 @@ def _facts(model: DenseModel, tower: Tower, source: str, side: str, corpus: str)
         "model_source": source,
         "corpus": corpus,
         "tower": asdict(tower.settings),
+        "query_tower": asdict(model.query.settings),
         "declared_pooling": describe(resolve(source))[0 if side == "queries" else 1].pooling,
         "precision": model.runtime.precision,
     }
@@ -48,5 +49,9 @@ def encode_queries(
 
     rows = collection.query_rows(split)
     texts, ids = collection.queries.texts(rows), [collection.queries.ids[int(row)] for row in rows]
-    facts = {**_facts(model, model.query, source, "queries", collection.documents.fingerprint), "split": split}
+    facts = {
+        **_facts(model, model.query, source, "queries", collection.documents.fingerprint),
+        "split": split,
+        "queries": collection.queries.fingerprint,
+    }
     return encode_to(path, model.query, texts, ids, facts, model.runtime, track=track, label="encode queries")

@@ -15,7 +15,7 @@ from flatcoat.app.recipe import Recipe
 from flatcoat.data.store import Collection
 from flatcoat.data.trec import write_qrels, write_run
 from flatcoat.evaluation.fidelity import Judge
-from flatcoat.evaluation.measures import evaluate, means
+from flatcoat.evaluation.measures import deepest, evaluate, means
 from flatcoat.evaluation.significance import compare, holm
 from flatcoat.files import write_json
 from flatcoat.index.exact import ExactIndex
@@ -60,7 +60,7 @@ class _Bench:
         self.ids = [collection.queries.ids[int(row)] for row in rows]
         self.doc_ids = list(collection.documents.ids)
         self.qrels = collection.qrels(recipe.collection.test)
-        self.k = min(recipe.evaluation.k, len(self.doc_ids))
+        self.k = min(max(recipe.evaluation.k, deepest(recipe.evaluation.measures)), len(self.doc_ids))
         self.tables: dict[str, Mapping[str, Mapping[str, float]]] = {}
         self.systems: list[dict[str, Any]] = []
 

@@ -67,7 +67,7 @@ class TrainingTable(Table):
     clip: float | None = Field(1.0, gt=0)
     cached: bool = False
     seed: int = Field(0, ge=0)
-    save_every: int | None = Field(None, ge=1)
+    save_every: int | None = Field(100, ge=1)
     evaluate_every: int | None = Field(None, ge=1)
     patience: int | None = Field(None, ge=1)
     measure: str = "nDCG@10"
@@ -108,7 +108,7 @@ class IndexTable(Table):
     """One approximate index beside the exact one; absent settings are its kind's defaults."""
 
     kind: Literal["scan", "bits", "sq", "hnsw", "ivf"] = "scan"
-    name: str | None = None
+    name: str | None = Field(None, pattern=r"^\w[\w.\-]*$")
     rescore: int = Field(4, ge=1)
     links: int = Field(32, ge=2)
     ef_build: int = Field(200, ge=1)
@@ -156,8 +156,8 @@ class Recipe(Table):
     @model_validator(mode="after")
     def _names(self) -> Recipe:
         labels = [index.label for index in self.indexes]
-        if len(set(labels)) != len(labels) or "exact" in labels:
-            raise ValueError(f"indexes {', '.join(labels)}: each wants its own name, other than exact")
+        if len(set(labels)) != len(labels) or {"exact", "bm25"} & set(labels):
+            raise ValueError(f"indexes {', '.join(labels)}: each wants its own name, other than exact and bm25")
         return self
 
 

@@ -12,13 +12,15 @@ from flatcoat.app import build
 from flatcoat.app.measure import Measured, measure_all
 from flatcoat.app.recipe import Recipe, format_recipe
 from flatcoat.app.stages import Stages, claim
-from flatcoat.app.train import train_model
+from flatcoat.app.train import before_training, train_model, training_inputs
 from flatcoat.checks.base import Finding, enforce
 from flatcoat.checks.collection import only_judged, truncated
-from flatcoat.checks.towers import pooling
+from flatcoat.checks.towers import lengths, pooling
 from flatcoat.data.collection import open_collection
 from flatcoat.data.store import Collection
-from flatcoat.files import only_writer, read_json, write_json, write_text
+from flatcoat.errors import FlatcoatError, Misuse
+from flatcoat.evaluation.measures import parse
+from flatcoat.files import digest, only_writer, read_json, write_json, write_text
 from flatcoat.index.store import open_index, write_bm25, write_vector_index
 from flatcoat.records import Track
 from flatcoat.vectors import VectorFolder
@@ -57,25 +59,40 @@ class _Run:
         started = time.perf_counter()
         recipe, out = self.recipe, self.out
         self.note(f"collection {recipe.collection.source}")
-        collection = self._timed("collection", lambda: open_collection(
-            recipe.collection.source, out / "store", strict=recipe.collection.strict))  # fmt: skip
-        corpus = collection.facts["content"]
+        source, store = recipe.collection, out / "store"
+        read = lambda: open_collection(source.source, store, strict=source.strict)  # noqa: E731
+        collection = read() if store.exists() else self._timed("collection", read)
+        corpus = digest({name: file["sha256"] for name, file in collection.facts["files"].items()})
         lexical = recipe.lexical.model_dump()
+        self._can_be_done(collection)
         self._stage("bm25", [corpus, lexical], out / "index" / "bm25", lambda: self._bm25(collection))
         base = self._check_and_describe(collection)
         keys = [self._encode("before", base, collection, out / "before")]
         if recipe.training.steps:
-            tables = [recipe.model.model_dump(), recipe.training.model_dump(), recipe.negatives.model_dump(),
-                      recipe.collection.model_dump(), recipe.runtime.model_dump()]  # fmt: skip
-            key = self._stage("train", [corpus, tables, lexical, keys], out / "model", lambda: self._train(collection))
+            inputs = [training_inputs(recipe, collection), keys]
+            key = self._stage("train", inputs, out / "model", lambda: self._train(collection))
             keys.append(self._encode("after", str(out / "model"), collection, out / "vectors", key))
         final = out / ("vectors" if recipe.training.steps else "before")
         self._indexes(final, keys[-1])
-        settings = [recipe.evaluation.model_dump(), [t.model_dump() for t in recipe.indexes], keys]
+        settings = [corpus, lexical, recipe.collection.model_dump(), recipe.evaluation.model_dump(),
+                    [t.model_dump() for t in recipe.indexes], keys]  # fmt: skip
         self._stage("evaluate", settings, out / "results.json", lambda: self._evaluate(collection, final))
         results = read_json(out / "results.json")
         self.note(f"done in {time.perf_counter() - started:.0f} s: {out}")
         return results
+
+    def _can_be_done(self, collection: Collection) -> None:
+        """Refuse in a second what would fail in an hour."""
+        table = self.recipe.collection
+        parse(self.recipe.evaluation.measures)
+        if not len(collection.query_rows(table.test)):
+            raise Misuse(f"split {table.test!r} has no queries to measure")
+        for texts in (collection.documents, collection.queries):
+            odd = next((id for id in texts.ids if id.split() != [id]), None)
+            if odd is not None:
+                raise FlatcoatError(f"id {odd!r} has white space, which TREC runs cannot hold; rename it in the source")
+        if self.recipe.training.steps:
+            before_training(self.recipe, collection, self.allow)
 
     def _timed(self, name: str, make: Callable[[], Any]) -> Any:
         start = time.perf_counter()
@@ -95,13 +112,15 @@ class _Run:
 
     def _check_and_describe(self, collection: Collection) -> str:
         """The checks that can still save the user's time; gives the starting model's name."""
-        from flatcoat.models.checkpoint import describe
+        from flatcoat.models.checkpoint import Overrides, describe, load_dense
         from flatcoat.models.source import resolve
 
         table = self.recipe.model
         model = build.model(table, self.recipe.runtime)
         declared = describe(resolve(table.start))[1].pooling
         findings: list[Finding] = pooling(declared, model.document.settings.pooling)
+        own = load_dense(table.start, Overrides(pooling=table.pooling))
+        findings += lengths(own, model)
         findings += only_judged(collection, self.recipe.collection.test)
         findings += truncated(model.document.lengths, collection, model.document.settings.max_length)
         write_json(self.out / "checks.json", [finding.line() for finding in findings])
@@ -159,7 +178,7 @@ class _Run:
             "fidelity": measured.fidelity,
             "fixes": measured.fixes,
             "query_ms": measured.query_ms,
-            "training": read_json(cost) if cost.is_file() else None,
+            "training": read_json(cost) if trained and cost.is_file() else None,
             "pairs_per_step": self.recipe.training.batch * self.recipe.training.accumulate,
             "seconds": self.times,
             "checks": read_json(self.out / "checks.json"),

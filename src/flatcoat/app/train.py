@@ -17,7 +17,9 @@ from flatcoat.checks.collection import leakage
 from flatcoat.checks.training import frozen_batches
 from flatcoat.data.pairs import Pairs, epoch_batches, load_pairs
 from flatcoat.data.store import Collection
-from flatcoat.files import digest, read_json, write_json
+from flatcoat.errors import Misuse
+from flatcoat.evaluation.measures import parse
+from flatcoat.files import digest, read_json, sha256_of, write_json
 from flatcoat.records import Track
 
 if TYPE_CHECKING:
@@ -47,14 +49,8 @@ def train_model(
     from flatcoat.training.state import newest
     from flatcoat.training.student import DenseStudent
 
-    pairs = load_pairs(collection, recipe.collection.train)
+    pairs = before_training(recipe, collection, allow)
     settings = build.loop_settings(recipe.training, recipe.negatives)
-    held_out = [
-        s for s in (recipe.collection.dev, recipe.collection.test) if s in collection.splits and s != pairs.split
-    ]
-    for split in held_out:
-        enforce([f for f in leakage(collection, pairs.split, split) if f.level != "ok"], allow)
-    enforce(frozen_batches(lambda e: epoch_batches(pairs.query_keys, settings.batch, settings.seed, e)), allow)
     model = build.model(recipe.model, recipe.runtime)
     training_runtime = build.runtime(recipe.runtime, training=True)
     encoding = model.runtime
@@ -82,6 +78,35 @@ def train_model(
     return _cost(work)
 
 
+def before_training(recipe: Recipe, collection: Collection, allow: tuple[str, ...]) -> Pairs:
+    """What can be known before time is spent: pairs, splits, batches, measures, negatives. Gives the training pairs.
+
+    Raises:
+        Misuse: no batch can be made, a split or file is not there, or a measure is unknown.
+        FlatcoatError: a check found train and test to overlap.
+    """
+    table, training = recipe.collection, recipe.training
+    pairs = load_pairs(collection, table.train)
+    parse([training.measure])
+    if (training.evaluate_every or training.patience) and table.dev is None:
+        raise Misuse(
+            "training.evaluate_every chooses a checkpoint: say on which split, collection.dev, other than the test's"
+        )
+    if table.dev is not None and table.dev == table.test:
+        raise Misuse(
+            f"collection.dev and collection.test are both {table.dev!r}; choosing and judging want different queries"
+        )
+    if table.dev is not None:
+        collection.judgements(table.dev)
+    if recipe.negatives.file is not None and not Path(recipe.negatives.file).is_file():
+        raise Misuse(f"negatives.file {recipe.negatives.file}: no such file")
+    for split in (table.dev, table.test):
+        if split in collection.splits:
+            enforce([f for f in leakage(collection, table.train, split) if f.level != "ok"], allow)
+    enforce(frozen_batches(lambda e: epoch_batches(pairs.query_keys, training.batch, training.seed, e)), allow)
+    return pairs
+
+
 def used_pairs(pairs: Pairs, settings: LoopSettings) -> Pairs:
     """The pairs that this many steps will see: nothing is mined for queries that never come up."""
     batches = settings.steps * settings.accumulate
@@ -100,16 +125,25 @@ def used_pairs(pairs: Pairs, settings: LoopSettings) -> Pairs:
     )
 
 
+def training_inputs(recipe: Recipe, collection: Collection) -> list[object]:
+    """Everything that a trained model depends on: settings, the start's weights, data, given negatives."""
+    from flatcoat.models.checkpoint import fingerprint
+
+    names = ("collection", "model", "runtime", "training", "negatives", "lexical")
+    data = {name: file["sha256"] for name, file in collection.facts["files"].items()}
+    given = sha256_of(Path(recipe.negatives.file)) if recipe.negatives.file else None
+    dev = [recipe.evaluation.dev_queries, recipe.evaluation.dev_documents]
+    return [[getattr(recipe, name).model_dump() for name in names], dev, fingerprint(recipe.model.start), data, given]
+
+
 def _same(work: Path, recipe: Recipe, collection: Collection) -> bool:
     """Whether the checkpoints under `work` are of this recipe and collection; if not, they are removed."""
-    tables = {
-        name: getattr(recipe, name).model_dump() for name in ("collection", "model", "runtime", "training", "negatives")
-    }
-    key = digest([tables, collection.facts["content"]])
+    key = digest(training_inputs(recipe, collection))
     note = work / "training.json"
     same = note.is_file() and read_json(note) == key
     if not same:
-        shutil.rmtree(work, ignore_errors=True)
+        for stale in ("checkpoints", "best", "tensorboard"):
+            shutil.rmtree(work / stale, ignore_errors=True)
         write_json(note, key)
     return same
 
@@ -138,7 +172,7 @@ def _dev(recipe: Recipe, collection: Collection, model: Any, run: Any) -> Callab
     from flatcoat.search.engine import named
 
     rng = np.random.default_rng(recipe.training.seed)
-    split = recipe.collection.dev or recipe.collection.test
+    split = str(recipe.collection.dev)
     table = recipe.evaluation
     every = collection.query_rows(split)
     queries = np.sort(rng.permutation(every)[: table.dev_queries])

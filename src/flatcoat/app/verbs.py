@@ -43,11 +43,12 @@ def train(recipe: Path, out: Path, changes: list[str] | None, allow: list[str] |
     from flatcoat.app import build
     from flatcoat.app.train import train_model
     from flatcoat.data.collection import open_collection
-    from flatcoat.files import only_writer
+    from flatcoat.files import free_to_write, only_writer
     from flatcoat.index.bm25 import Bm25Index
     from flatcoat.training.processes import join_processes
 
     loaded = load_recipe(recipe, changes)
+    free_to_write(out, None, loaded.model.start, loaded.collection.source)
     collection = open_collection(loaded.collection.source, strict=loaded.collection.strict)
     work = out.with_name(f"{out.name}.training")
     first = join_processes().rank == 0
@@ -75,12 +76,14 @@ def encode(
     from flatcoat.checks.towers import lengths
     from flatcoat.checks.towers import pooling as check_pooling
     from flatcoat.data.collection import open_collection
+    from flatcoat.files import free_to_write
     from flatcoat.models.base import Runtime, best_device
     from flatcoat.models.checkpoint import Overrides, describe, load_dense
     from flatcoat.models.source import resolve
 
     if precision not in ("fp32", "bf16"):
         raise Misuse(f"--precision {precision}: want fp32 or bf16")
+    free_to_write(out, "flatcoat-vectors", model, collection)
     opened = open_collection(collection, strict=strict)
     used = load_dense(model, Overrides(pooling, None, query_length, document_length))
     enforce(check_pooling(describe(resolve(model))[1].pooling, used.document.settings.pooling), allow or ())
@@ -99,9 +102,11 @@ def index(source: str, out: Path, kind: str, changes: list[str] | None, copy: bo
     """`flatcoat index`."""
     from flatcoat.app.build import lexical_settings, vector_settings
     from flatcoat.data.collection import open_collection
+    from flatcoat.files import free_to_write
     from flatcoat.index.store import VECTOR_KINDS, write_bm25, write_vector_index
     from flatcoat.vectors import VectorFolder
 
+    free_to_write(out, "flatcoat-index", source)
     if kind == "bm25":
         collection = open_collection(source)
         settings = lexical_settings(_table(LexicalTable, changes))

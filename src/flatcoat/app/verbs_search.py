@@ -63,7 +63,7 @@ def _of_run(folder: Path, name: str | None) -> tuple[str, Path, str]:
     if not index.is_dir():
         have = ", ".join(sorted(p.name for p in (folder / "index").glob("*"))) or "none"
         raise Misuse(f"{folder}: no index {wanted!r}; it has {have}")
-    trained = (folder / "model").is_dir()
+    trained = bool(recipe.training.steps)
     model = "bm25" if wanted == "bm25" else str(folder / "model") if trained else recipe.model.start
     return model, index, str(folder / "store")
 

@@ -20,9 +20,10 @@ def rank_order(path: Path) -> list[Finding]:
     with path.open(encoding="utf-8") as file:
         for line in file:
             parts = line.split()
-            if len(parts) != 6 or not parts[3].lstrip("-").isdigit():
-                continue
-            now = (parts[0], int(parts[3]), float(parts[4]))
+            try:
+                now = (parts[0], int(parts[3]), float(parts[4]))
+            except (ValueError, IndexError):
+                continue  # reading the run says what is wrong with such a line
             if last and last[0] == now[0] and last[2] != now[2]:
                 pairs += 1
                 against += (now[1] > last[1]) == (now[2] > last[2])

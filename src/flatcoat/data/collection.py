@@ -6,6 +6,7 @@ have changed.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -15,14 +16,15 @@ from flatcoat.data.beir import is_beir, read_beir
 from flatcoat.data.ir_datasets import read_ir_datasets
 from flatcoat.data.jsonl import read_jsonl
 from flatcoat.data.problems import Problems
-from flatcoat.data.python_code import read_python
+from flatcoat.data.python_code import python_listing, python_root, read_python
 from flatcoat.data.store import KIND, Collection, StoreBuilder
 from flatcoat.data.tabular import read_hf, read_parquet
 from flatcoat.data.tsv import is_tsv, read_tsv
 from flatcoat.errors import FlatcoatError, Misuse
-from flatcoat.files import MANIFEST, atomic_folder, digest, read_json
+from flatcoat.files import MANIFEST, atomic_folder, digest, one_at_a_time, read_json
 
 Reader = Callable[[StoreBuilder, Problems], list[Path]]
+DATA = re.compile(r"\.(jsonl?|tsv|parquet)(\.gz)?$")
 SCHEMES = {"python": read_python, "ir_datasets": read_ir_datasets, "hf": read_hf}
 
 
@@ -58,8 +60,16 @@ def open_collection(spec: str, store: Path | None = None, *, strict: bool = Fals
     if (path / MANIFEST).is_file() and read_json(path / MANIFEST).get("format") == KIND:
         return Collection.open(path)
     folder = store or default_store(spec)
+    with one_at_a_time(folder):
+        return _opened(spec, folder, store, strict)
+
+
+def _opened(spec: str, folder: Path, store: Path | None, strict: bool) -> Collection:
     if (folder / MANIFEST).is_file():
         collection = Collection.open(folder)
+        was = collection.facts["source"]["spec"]
+        if store and source_name(was) != source_name(spec):
+            raise FlatcoatError(f"{folder} was built from {was}, not from {spec}; remove {folder} to build it anew")
         changed = changed_files(collection)
         if not changed and not (strict and collection.facts["problems"]):
             return collection
@@ -77,7 +87,8 @@ def build_store(spec: str, folder: Path, *, strict: bool = False) -> Collection:
     with atomic_folder(folder) as partial_folder:
         builder = StoreBuilder(partial_folder, problems)
         used = read(builder, problems)
-        builder.close({"spec": spec, "files": [_state(path) for path in used]})
+        name = source_name(spec)
+        builder.close({"spec": name, "files": [_state(path) for path in used], "listing": _listing(name)})
     collection = Collection.open(folder)
     collection.report()
     return collection
@@ -85,8 +96,29 @@ def build_store(spec: str, folder: Path, *, strict: bool = False) -> Collection:
 
 def default_store(spec: str) -> Path:
     """Where a collection's store is kept when no folder is named."""
-    name = spec if spec.split(":")[0] in SCHEMES else str(Path(spec).resolve())
-    return Path.home() / ".cache" / "flatcoat" / "stores" / digest(name)[:20]
+    return Path.home() / ".cache" / "flatcoat" / "stores" / digest(source_name(spec))[:20]
+
+
+def source_name(spec: str) -> str:
+    """A collection's name, the same from every working directory."""
+    scheme, _, rest = spec.partition(":")
+    if scheme == "python":
+        return f"python:{python_root(rest).resolve()}"
+    return spec if scheme in SCHEMES else str(Path(spec).resolve())
+
+
+def _listing(spec: str) -> str | None:
+    """A digest of which files a source has; for Python code, of their sizes and times too."""
+    scheme, _, rest = spec.partition(":")
+    if scheme == "python":
+        return python_listing(python_root(rest))
+    if scheme in SCHEMES:
+        return None
+    path = Path(spec)
+    if path.is_file():
+        return digest(path.with_name("corpus.jsonl").is_file())
+    names = [p.relative_to(path) for folder in (path, path / "qrels") if folder.is_dir() for p in folder.iterdir()]
+    return digest(sorted(str(name) for name in names if DATA.search(name.name)))
 
 
 def _state(path: Path) -> dict[str, Any]:
@@ -101,4 +133,7 @@ def changed_files(collection: Collection) -> list[str]:
         path = Path(file["path"])
         if not path.is_file() or _state(path) != file:
             changed.append(str(path))
+    spec = collection.facts["source"]["spec"]
+    if not changed and _listing(spec) != collection.facts["source"].get("listing"):
+        changed.append(f"the listing of {spec}")
     return changed

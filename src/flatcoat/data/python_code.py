@@ -18,7 +18,6 @@ from __future__ import annotations
 import ast
 import re
 import sysconfig
-from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -28,6 +27,7 @@ from flatcoat.columns import text_hash
 from flatcoat.data.problems import Problems
 from flatcoat.data.store import StoreBuilder
 from flatcoat.errors import FlatcoatError
+from flatcoat.files import digest
 
 MOST_RELEVANT = 10
 LEAST_WORDS = 4
@@ -68,20 +68,26 @@ def _empty(body: list[ast.stmt]) -> bool:
 
 def functions_of(path: Path, root: Path) -> list[Function]:
     """The documented functions of a file. Raises SyntaxError or ValueError where it does not parse."""
-    source = path.read_text(encoding="utf-8")
-    lines = source.splitlines()
+    source = path.read_text(encoding="utf-8-sig")
+    lines = source.split("\n")  # as ast counts them: a form feed ends no line
     name = str(path.relative_to(root))
     found = []
     for node in ast.walk(ast.parse(source)):
         if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             continue
         docstring = ast.get_docstring(node)
-        if not docstring or _empty(node.body[1:]):
+        if not docstring or _empty(node.body[1:]) or _shares_a_line(node):
             continue
         sentence = first_sentence(docstring)
         if _speaks(sentence):
             found.append(Function(f"{name}:{node.lineno}:{node.name}", name, sentence, _code(node, lines)))
     return found
+
+
+def _shares_a_line(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    """Whether the docstring stands on one line with code, so that lines cannot be cut between them."""
+    quoted, following = node.body[0], node.body[1]
+    return quoted.lineno == node.lineno or following.lineno == quoted.end_lineno
 
 
 def _code(node: ast.FunctionDef | ast.AsyncFunctionDef, lines: list[str]) -> str:
@@ -116,6 +122,17 @@ def _all(root: Path, problems: Problems, workers: int) -> Iterator[Function]:
             yield from functions
 
 
+def python_root(where: str) -> Path:
+    """The folder that `python:WHERE` names; this interpreter's packages where it is empty."""
+    return Path(where) if where else Path(sysconfig.get_paths()["purelib"])
+
+
+def python_listing(root: Path) -> str:
+    """A digest of the names, sizes and times of a folder's Python files."""
+    stats = [(str(path.relative_to(root)), path.stat()) for path in _files(root)]
+    return digest([[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats])
+
+
 def module_split(module: str) -> str:
     """The split that a module's name draws."""
     draw = text_hash(module) % 100
@@ -124,7 +141,7 @@ def module_split(module: str) -> str:
 
 def read_python(where: str, builder: StoreBuilder, problems: Problems, workers: int = 2) -> list[Path]:
     """Feed the functions under a folder, or of this interpreter's packages where `where` is empty."""
-    root = Path(where) if where else Path(sysconfig.get_paths()["purelib"])
+    root = python_root(where)
     if not root.is_dir():
         raise FlatcoatError(f"python:{where}: no such folder")
     by_code: dict[str, Function] = {}
@@ -141,18 +158,38 @@ def read_python(where: str, builder: StoreBuilder, problems: Problems, workers: 
 
 
 def _judge(wanted: dict[str, dict[str, set[str]]], builder: StoreBuilder, problems: Problems) -> None:
-    shared = Counter(doc for documents in wanted.values() for doc in documents)
-    splits_of: dict[str, set[str]] = {}
-    for documents in wanted.values():
-        for doc, splits in documents.items():
-            splits_of.setdefault(doc, set()).update(splits)
+    kept: dict[str, dict[str, set[str]]] = {}
     for sentence, documents in wanted.items():
         if len(documents) > MOST_RELEVANT:
             problems.add("sentence shared by many functions", next(iter(documents)), f"{sentence!r}: {len(documents)}")
-            continue
-        splits = set().union(*documents.values(), *(splits_of[doc] for doc in documents if shared[doc] > 1))
-        split = splits.pop() if len(splits) == 1 else "train"
+        else:
+            kept[sentence] = documents
+    split_of = _splits(kept)
+    for sentence, documents in kept.items():
         query_id = f"q{text_hash(sentence):016x}"
         builder.add_query(query_id, sentence, query_id)
         for doc in documents:
-            builder.judge(split, query_id, doc, 1, query_id)
+            builder.judge(split_of[sentence], query_id, doc, 1, query_id)
+
+
+def _splits(wanted: dict[str, dict[str, set[str]]]) -> dict[str, str]:
+    """Each sentence's split: its modules' own where it and all that share its documents agree, else train."""
+    own = {sentence: set().union(*documents.values()) for sentence, documents in wanted.items()}
+    sharing: dict[str, list[str]] = {}
+    for sentence, documents in wanted.items():
+        for doc in documents:
+            sharing.setdefault(doc, []).append(sentence)
+    split_of: dict[str, str] = {}
+    for first in wanted:
+        if first in split_of:
+            continue
+        group, waiting = {first}, [first]
+        while waiting:  # everything reached through shared documents
+            for doc in wanted[waiting.pop()]:
+                fresh = [s for s in sharing[doc] if s not in group]
+                group.update(fresh)
+                waiting += fresh
+        splits = set().union(*(own[s] for s in group))
+        split = splits.pop() if len(splits) == 1 else "train"
+        split_of.update(dict.fromkeys(group, split))
+    return split_of

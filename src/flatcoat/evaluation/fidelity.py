@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from flatcoat.evaluation.measures import DEFAULT, evaluate, means
+from flatcoat.evaluation.measures import DEFAULT, deepest, evaluate, means
 from flatcoat.evaluation.significance import bootstrap, paired
 from flatcoat.index.base import TopK
 from flatcoat.records import Qrels, Ranking
@@ -105,13 +105,14 @@ class Judge:
         self.ks = [k for k in ks if k <= len(exact)] or [len(exact)]
         self.queries, self.qrels, self.timed = queries, qrels, timed
         self.query_ids, self.doc_ids, self.measures = query_ids, doc_ids, measures
-        self.top = exact.search(Dense(queries), max(self.ks))
+        self.depth = min(len(exact), max(*self.ks, deepest(measures) if qrels is not None else 0))
+        self.top = exact.search(Dense(queries), self.depth)
         self.exact_ms = cpu_ms(exact, queries, self.ks[0]) if timed else 0.0
         self.exact_table = _tables(self.top, query_ids, doc_ids, qrels, measures) if qrels is not None else {}
 
     def measure(self, index: Any, setting: str) -> Fidelity:
         """Everything about one index under its present setting."""
-        found = index.search(Dense(self.queries), max(self.ks))
+        found = index.search(Dense(self.queries), self.depth)
         change = {}
         if self.qrels is not None:
             table = _tables(found, self.query_ids, self.doc_ids, self.qrels, self.measures)

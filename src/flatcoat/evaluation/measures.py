@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -22,7 +23,8 @@ def parse(names: Sequence[str]) -> list[Any]:
     for name in names:
         try:
             measures.append(library.parse_measure(name))
-        except (NameError, ValueError, SyntaxError, TypeError) as error:
+            library.evaluator([measures[-1]], {"q": {"d": 1}}).calc_aggregate({"q": {"d": 1.0}})
+        except (NameError, ValueError, SyntaxError, TypeError, AssertionError, KeyError) as error:
             raise Misuse(f"measure {name!r} is not known; examples: nDCG@10 RR@10 R@100 AP P@10 Success@5") from error
     return measures
 
@@ -38,12 +40,20 @@ def evaluate(qrels: Qrels, run: Run, measures: Sequence[str] = DEFAULT) -> dict[
     if not any(query in qrels for query in run):
         raise Misuse(f"none of the run's {len(run)} queries is among the {len(qrels)} judged: another split?")
     table = {name: dict.fromkeys(qrels, 0.0) for name in measures}
-    names = {str(measure): name for measure, name in zip(parsed, measures, strict=True)}
+    names: dict[str, list[str]] = {}
+    for measure, name in zip(parsed, measures, strict=True):
+        names.setdefault(str(measure), []).append(name)  # RR@10 and MRR@10 are one measure
     scored = {query: ranking.as_dict() for query, ranking in run.items() if query in qrels and len(ranking)}
     for value in library.iter_calc(parsed, {q: dict(judged) for q, judged in qrels.items()}, scored):
         if value.query_id in qrels:
-            table[names[str(value.measure)]][value.query_id] = float(value.value)
+            for name in names[str(value.measure)]:
+                table[name][value.query_id] = float(value.value)
     return table
+
+
+def deepest(measures: Sequence[str]) -> int:
+    """The greatest cutoff among measures, as 100 of `nDCG@10 R@100`; 0 where none has one."""
+    return max((int(m.group(1)) for name in measures if (m := re.search(r"@(\d+)$", name))), default=0)
 
 
 def means(table: Table) -> dict[str, float]:

@@ -5,6 +5,7 @@ The full vectors are memory-mapped from the vector folder named at building, or 
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from flatcoat.errors import FlatcoatError, need
-from flatcoat.files import atomic_folder, read_manifest, write_manifest
+from flatcoat.files import MANIFEST, atomic_folder, read_json, read_manifest, sha256_of, write_manifest
 from flatcoat.index.bm25 import Bm25Index, Bm25Settings
 from flatcoat.index.exact import ExactIndex
 from flatcoat.index.vector import VectorIndex, VectorSettings, build
@@ -60,15 +61,16 @@ def write_vector_index(
             "items": len(source),
             "dim": int(source.vectors.shape[1]),
             "of": {k: v for k, v in source.facts.items() if k not in ("files", "format", "version")},
-            "vectors": None if copy else _link(source),
+            "vectors": None if copy else _link(source, path),
         }
         write_manifest(folder, KIND, VERSION, facts)
     return open_index(path)
 
 
-def _link(source: VectorFolder) -> dict[str, Any]:
+def _link(source: VectorFolder, index: Path) -> dict[str, Any]:
     facts = source.facts["files"]["vectors.npy"]
-    return {"path": str((source.path / "vectors.npy").resolve()), **facts}
+    file = (source.path / "vectors.npy").resolve()
+    return {"path": str(file), "beside": os.path.relpath(file, index.resolve()), **facts}
 
 
 def write_bm25(
@@ -93,7 +95,7 @@ def open_index(path: Path, *, verify: bool = False) -> IndexFolder:
     ids = (path / "ids.txt").read_text(encoding="utf-8").split("\n")[:-1]
     if facts["kind"] == "bm25":
         return IndexFolder(path, facts, Bm25Index.load(path), ids)
-    vectors = _vectors(path, facts)
+    vectors = _vectors(path, facts, verify)
     if facts["kind"] == "exact":
         return IndexFolder(path, facts, ExactIndex(vectors, path), ids)
     faiss: Any = need("faiss", "search")
@@ -105,17 +107,27 @@ def open_index(path: Path, *, verify: bool = False) -> IndexFolder:
     return IndexFolder(path, facts, VectorIndex(index, vectors, settings, path), ids)
 
 
-def _vectors(path: Path, facts: Mapping[str, Any]) -> np.ndarray:
+def _vectors(path: Path, facts: Mapping[str, Any], verify: bool) -> np.ndarray:
     link = facts["vectors"]
-    file = path / "vectors.npy" if link is None else Path(link["path"])
-    if not file.is_file():
-        # a folder that was moved whole: the vectors keep their place beside the index
-        file = path.parent / file.parent.name / file.name
-    if not file.is_file():
-        raise FlatcoatError(f"{path}: its vectors {link['path']} are gone; index again, or build with --copy")
-    if link is not None and file.stat().st_size != link["bytes"]:
-        raise FlatcoatError(f"{file}: altered since {path} was built from it; index again")
+    file = path / "vectors.npy"
+    if link is not None:
+        # where it lies from here comes first: a run's folder may have been moved or copied whole
+        found = [place for place in ((path.resolve() / link["beside"]), Path(link["path"])) if place.is_file()]
+        if not found:
+            raise FlatcoatError(f"{path}: its vectors {link['path']} are gone; index again, or build with --copy")
+        file = found[0]
+        if (
+            file.stat().st_size != link["bytes"]
+            or _said_hash(file) != link["sha256"]
+            or (verify and sha256_of(file) != link["sha256"])
+        ):
+            raise FlatcoatError(f"{file}: altered since {path} was built from it; index again")
     vectors = np.load(file, mmap_mode="r", allow_pickle=False)
     if vectors.shape != (facts["items"], facts["dim"]):
         raise FlatcoatError(f"{file}: shape {vectors.shape} where {path} wants {(facts['items'], facts['dim'])}")
     return vectors
+
+
+def _said_hash(file: Path) -> str:
+    """The hash that the manifest beside a file of vectors has for it."""
+    return read_json(file.with_name(MANIFEST))["files"][file.name]["sha256"]

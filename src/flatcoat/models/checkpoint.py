@@ -63,7 +63,9 @@ def load_dense(source: str, overrides: Overrides = Overrides()) -> DenseModel:  
     for side, tower_said, length, prompt in zip(("query", "document"), said, lengths, texts, strict=True):
         same = towers and tower_said.backbone == said[0].backbone and not overrides.separate
         backbone, tokenizer = (towers[0].backbone, towers[0].tokenizer) if same else load_backbone(tower_said.backbone)
-        given = prompts.get(side) or "" if prompt is None else prompt
+        names = ("query",) if side == "query" else ("document", "passage", "corpus")
+        own = next((prompts[name] for name in names if prompts.get(name)), "")
+        given = own if prompt is None else prompt
         settings = _settings(source, tower_said, overrides, cosine, _length(length, tower_said, backbone), given)
         towers.append(Tower(backbone, tokenizer, settings))
     return DenseModel(*towers)

@@ -52,10 +52,10 @@ def encode_to(
             write_json(partial / "done.json", {"rows": start + len(block), "facts": full})
         del vectors
         write_ids(partial, list(ids))
+        write_manifest(partial, KIND, VERSION, full, skip=("done.json", ".lock"))
         (partial / "done.json").unlink()
-        (partial / ".lock").unlink()
-        write_manifest(partial, KIND, VERSION, full)
-    install_folder(partial, path)
+        install_folder(partial, path)
+    (path / ".lock").unlink(missing_ok=True)
     return VectorFolder.open(path)
 
 

@@ -76,6 +76,10 @@ class Training:
         self.stopped = False
         self.optimizer = _optimizer(student.module, settings)
         self._epoch: tuple[int, np.ndarray] | None = None
+        if settings.batch % self.processes.world:
+            raise Misuse(
+                f"batch={settings.batch} does not divide among {self.processes.world} processes; use a multiple"
+            )
         if settings.negatives and sampler is None:
             raise Misuse(f"negatives={settings.negatives} but no kind of negatives is chosen")
         if (settings.evaluate_every or settings.patience) and evaluate is None:

@@ -36,7 +36,7 @@ class Processes:
         """The first process's word, once all have come here."""
         if self.world == 1:
             return value
-        said = torch.tensor([int(value)])
+        said = torch.tensor([int(value)], device="cuda" if dist.get_backend() == "nccl" else "cpu")
         dist.broadcast(said, 0)
         return bool(said.item())
 
