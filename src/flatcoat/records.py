@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -42,7 +42,8 @@ class Ranking:
     @classmethod
     def of(cls, scored: Mapping[str, float] | Iterable[tuple[str, float]]) -> Ranking:
         """Order (document id, score) pairs. Raises ValueError on a score that is not a number."""
-        pairs = list(scored.items()) if isinstance(scored, Mapping) else list(scored)
+        items: Iterable[Any] = scored.items() if isinstance(scored, Mapping) else scored
+        pairs: list[tuple[str, float]] = list(items)
         scores = np.array([score for _, score in pairs], dtype=np.float64)
         if np.isnan(scores).any():
             where = pairs[int(np.flatnonzero(np.isnan(scores))[0])][0]

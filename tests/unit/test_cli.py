@@ -283,3 +283,62 @@ def test_running_out_of_disk_is_one_line(recipe, home, monkeypatch, capsys):
     assert call("run", recipe, "--out", home / "full", "--quiet") == 1
     told = capsys.readouterr().err
     assert told == f"flatcoat: {home / 'x'}: No space left on device\n"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (["collection.test=train"], "are also queries of 'train'"),
+        (["training.evaluate_every=2", "collection.dev=test"], "choosing and judging want different queries"),
+        (['evaluation.measures=["nDGC@10"]'], "'nDGC@10' is not known"),
+        (["training.batch=50"], "batch=50 is more than the 40 distinct training queries"),
+        (["negatives.kind=given", "negatives.file=nowhere.jsonl"], "nowhere.jsonl: no such file"),
+        (["collection.train=none"], "no split 'none'; it has dev, test, train"),
+    ],
+)
+def test_what_would_fail_in_an_hour_fails_in_a_second(recipe, tmp_path, capsys, changes, message):
+    words = [word for change in changes for word in ("--set", change)]
+    assert call("run", recipe, "--out", tmp_path / "run", "--quiet", *words) in (1, 2)
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "run" / "index").exists()
+
+
+def test_what_is_not_ours_is_not_replaced(tiny, toy, home, tmp_path, capsys):
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "a.txt").write_text("precious")
+    assert call("encode", tiny, toy, "--out", tmp_path / "notes") == 2
+    assert "is there and not a flatcoat-vectors" in capsys.readouterr().err
+    assert call("index", home / "d", "--out", home / "d") == 2
+    assert "is also what is read" in capsys.readouterr().err
+    assert (tmp_path / "notes" / "a.txt").read_text() == "precious"
+
+
+def test_a_run_that_moved_still_answers(ran, home, capsys):
+    shutil.copytree(ran, home / "moved")
+    shutil.rmtree(home / "moved" / "runs")
+    assert call("search", home / "moved", "--query", "heron") == 0
+    vectors = home / "moved" / "vectors" / "vectors.npy"
+    vectors.unlink()
+    shutil.rmtree(home / "moved" / "vectors")
+    assert call("search", home / "moved", "--query", "heron") == 0  # the place they were built at is the second choice
+
+
+def test_an_index_over_vectors_that_were_made_anew(tiny, toy, home, tmp_path, capsys):
+    d, i = tmp_path / "d", tmp_path / "i"
+    assert call("encode", tiny, toy, "--out", d, "--quiet") == 0
+    assert call("index", d, "--out", i, "--quiet") == 0
+    assert call("encode", tiny, toy, "--out", d, "--quiet", "--pooling", "max", "--allow", "pooling") == 0
+    assert call("search", tiny, i, toy, "--query", "heron") == 1
+    assert "altered since" in capsys.readouterr().err
+
+
+def test_search_uses_the_settings_that_were_measured(recipe, home, capsys):
+    folder = home / "prompted"
+    changes = ["--set", "training.steps=0", "--set", "model.query_prompt=young of the ", "--allow", "prompt"]
+    assert call("run", recipe, "--out", folder, "--quiet", *changes) == 0
+    assert (
+        call("search", folder, "--split", "test", "-k", "20", "--name", "exact", "--out", home / "p.trec", "--quiet")
+        == 0
+    )
+    measured, searched = read_run(folder / "runs" / "exact.trec"), read_run(home / "p.trec")
+    assert {q: r.doc_ids for q, r in measured.items()} == {q: r.doc_ids for q, r in searched.items()}

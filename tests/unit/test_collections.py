@@ -209,3 +209,43 @@ def test_python_splits_share_no_sentence_and_no_code(tmp_path):
     for a in seen:
         for b in seen:
             assert a == b or not seen[a] & seen[b]
+
+
+def test_a_store_of_another_source_is_refused(tmp_path):
+    one, two = beir(tmp_path / "a", DOCS), beir(tmp_path / "b", DOCS[:1])
+    open_collection(str(one), tmp_path / "store")
+    with pytest.raises(FlatcoatError, match=r"was built from .*a, not from .*b"):
+        open_collection(str(two), tmp_path / "store")
+
+
+def test_new_files_of_a_source_are_noticed(tmp_path):
+    folder = beir(tmp_path / "c", DOCS, QUERIES, [("q1", "d1", 1)])
+    assert open_collection(str(folder)).splits == ["test"]
+    (folder / "qrels" / "dev.tsv").write_text("query-id\tcorpus-id\tscore\nq1\td1\t1\n")
+    assert open_collection(str(folder)).splits == ["dev", "test"]
+
+
+def test_python_is_known_by_its_place_and_follows_changes(tmp_path, monkeypatch):
+    for name in ("a", "b"):
+        (tmp_path / name / "src").mkdir(parents=True)
+        code = f'def {name}(x):\n    """Give the number of the {name} things."""\n    return x + 1\n'
+        (tmp_path / name / "src" / "m.py").write_text(code)
+    texts = []
+    for name in ("a", "b"):
+        monkeypatch.chdir(tmp_path / name)
+        texts.append(list(open_collection("python:src").documents.texts()))
+    assert texts[0] != texts[1]
+    (tmp_path / "b" / "src" / "m.py").write_text(code.replace("x + 1", "x + 2"))
+    assert "x + 2" in open_collection("python:src").documents.text(0)
+
+
+def test_python_code_that_is_cut_by_lines(tmp_path):
+    folder = tmp_path / "site"
+    folder.mkdir()
+    (folder / "m.py").write_text(
+        'X = 1\n\f\ndef f(x):\n    """Return the value given plus one."""\n    y = x + 1\n    return y\n'
+        'def g(x): "Return the value given plus two."; return x + 2\n'
+        'def h(x):\n    """Return the value given plus three."""; y = x\n    return y + 3\n'
+    )
+    c = opened(f"python:{folder}", tmp_path)
+    assert list(c.documents.texts()) == ["def f(x):\n    y = x + 1\n    return y"]

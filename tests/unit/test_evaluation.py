@@ -109,3 +109,17 @@ def test_a_target_that_nothing_meets(clustered):
     index = VectorIndex.build(vectors, VectorSettings("hnsw", links=2, ef_build=2))
     best, tried = judge.cheapest(index, recall=1.1)
     assert best is None and len(tried) == len(index.knob()[1])
+
+
+def test_one_measure_under_two_names():
+    table = evaluate({"q": {"a": 1}}, {"q": Ranking.of({"a": 1.0})}, ["RR@10", "MRR@10"])
+    assert table["RR@10"] == table["MRR@10"] == {"q": 1.0}
+
+
+def test_fidelity_judges_at_the_depth_of_its_measures():
+    vectors, queries = unit(50, 8), unit(20, 8, seed=1)
+    ids = {"query_ids": [f"q{i}" for i in range(20)], "doc_ids": [f"d{i}" for i in range(50)]}
+    judge = Judge(
+        ExactIndex(vectors), queries, qrels={f"q{i}": {f"d{i}": 1} for i in range(20)}, measures=["R@100"], **ids
+    )
+    assert judge.measure(ExactIndex(vectors), "exact").exact["R@100"] == 1.0

@@ -33,12 +33,12 @@ class ModelTable(Table):
     start: str
     pooling: Literal["cls", "mean", "max", "last"] | None = None
     normalise: bool | None = None
-    query_length: int | None = Field(None, ge=2)
-    document_length: int | None = Field(None, ge=2)
+    query_length: int | None = Field(default=None, ge=2)
+    document_length: int | None = Field(default=None, ge=2)
     query_prompt: str | None = None
     document_prompt: str | None = None
     separate: bool = False
-    dropout: float | None = Field(None, ge=0, lt=1)
+    dropout: float | None = Field(default=None, ge=0, lt=1)
 
 
 class RuntimeTable(Table):
@@ -47,29 +47,29 @@ class RuntimeTable(Table):
     device: str = "auto"
     precision: Literal["fp32", "bf16"] = "fp32"
     training_precision: Literal["fp32", "bf16"] = "fp32"
-    batch_tokens: int = Field(2048, ge=16)
-    training_batch_tokens: int = Field(4096, ge=16)
+    batch_tokens: int = Field(default=2048, ge=16)
+    training_batch_tokens: int = Field(default=4096, ge=16)
     gradient_checkpointing: bool = False
 
 
 class TrainingTable(Table):
     """The loop; steps = 0 trains nothing. `scale` is accepted as the inverse of `temperature`."""
 
-    steps: int = Field(1000, ge=0)
-    batch: int = Field(64, ge=2)
-    rate: float = Field(2e-5, ge=0)
-    weight_decay: float = Field(0.01, ge=0)
+    steps: int = Field(default=1000, ge=0)
+    batch: int = Field(default=64, ge=2)
+    rate: float = Field(default=2e-5, ge=0)
+    weight_decay: float = Field(default=0.01, ge=0)
     schedule: Literal["constant", "linear", "cosine", "wsd"] = "linear"
-    warmup: int = Field(50, ge=0)
-    floor: float = Field(0.1, ge=0, le=1)
-    temperature: float = Field(0.05, gt=0)
-    accumulate: int = Field(1, ge=1)
-    clip: float | None = Field(1.0, gt=0)
+    warmup: int = Field(default=50, ge=0)
+    floor: float = Field(default=0.1, ge=0, le=1)
+    temperature: float = Field(default=0.05, gt=0)
+    accumulate: int = Field(default=1, ge=1)
+    clip: float | None = Field(default=1.0, gt=0)
     cached: bool = False
-    seed: int = Field(0, ge=0)
-    save_every: int | None = Field(100, ge=1)
-    evaluate_every: int | None = Field(None, ge=1)
-    patience: int | None = Field(None, ge=1)
+    seed: int = Field(default=0, ge=0)
+    save_every: int | None = Field(default=100, ge=1)
+    evaluate_every: int | None = Field(default=None, ge=1)
+    patience: int | None = Field(default=None, ge=1)
     measure: str = "nDCG@10"
     tensorboard: bool = False
 
@@ -94,13 +94,13 @@ class NegativesTable(Table):
 
     kind: Literal["none", "given", "uniform", "periodic", "bm25"] = "none"
     file: str | None = None
-    per_query: int = Field(1, ge=1)
-    first: int = Field(1, ge=1)
-    last: int = Field(50, ge=1)
+    per_query: int = Field(default=1, ge=1)
+    first: int = Field(default=1, ge=1)
+    last: int = Field(default=50, ge=1)
     absolute_margin: float | None = None
     relative: float | None = None
     max_score: float | None = None
-    every: int | None = Field(None, ge=1)
+    every: int | None = Field(default=None, ge=1)
     approximate: bool = False
 
 
@@ -108,13 +108,13 @@ class IndexTable(Table):
     """One approximate index beside the exact one; absent settings are its kind's defaults."""
 
     kind: Literal["scan", "bits", "sq", "hnsw", "ivf"] = "scan"
-    name: str | None = Field(None, pattern=r"^\w[\w.\-]*$")
-    rescore: int = Field(4, ge=1)
-    links: int = Field(32, ge=2)
-    ef_build: int = Field(200, ge=1)
-    ef_search: int = Field(128, ge=1)
-    cells: int | None = Field(None, ge=1)
-    nprobe: int = Field(8, ge=1)
+    name: str | None = Field(default=None, pattern=r"^\w[\w.\-]*$")
+    rescore: int = Field(default=4, ge=1)
+    links: int = Field(default=32, ge=2)
+    ef_build: int = Field(default=200, ge=1)
+    ef_search: int = Field(default=128, ge=1)
+    cells: int | None = Field(default=None, ge=1)
+    nprobe: int = Field(default=8, ge=1)
 
     @property
     def label(self) -> str:
@@ -125,8 +125,8 @@ class IndexTable(Table):
 class LexicalTable(Table):
     """The BM25 baseline."""
 
-    k1: float = Field(0.9, ge=0)
-    b: float = Field(0.4, ge=0, le=1)
+    k1: float = Field(default=0.9, ge=0)
+    b: float = Field(default=0.4, ge=0, le=1)
     stem: bool = True
     stopwords: bool = True
     identifiers: bool = False
@@ -136,9 +136,9 @@ class EvaluationTable(Table):
     """What is measured. Dev runs while training see `dev_documents` of the corpus, and say so."""
 
     measures: tuple[str, ...] = ("nDCG@10", "RR@10", "R@100")
-    k: int = Field(100, ge=1)
-    dev_queries: int = Field(500, ge=1)
-    dev_documents: int = Field(5000, ge=1)
+    k: int = Field(default=100, ge=1)
+    dev_queries: int = Field(default=500, ge=1)
+    dev_documents: int = Field(default=5000, ge=1)
 
 
 class Recipe(Table):

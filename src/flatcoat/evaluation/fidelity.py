@@ -83,7 +83,9 @@ def relative_change(
 def _tables(top: TopK, query_ids: Sequence[str], doc_ids: Sequence[str], qrels: Qrels, measures: Sequence[str]):
     run = {}
     for query, rows, scores in zip(query_ids, top.rows.tolist(), top.scores.tolist(), strict=True):
-        run[query] = Ranking.of([(doc_ids[row], score) for row, score in zip(rows, scores, strict=True) if row >= 0])
+        run[query] = Ranking.of(
+            [(str(doc_ids[row]), score) for row, score in zip(rows, scores, strict=True) if row >= 0]
+        )
     return evaluate(qrels, run, measures)
 
 

@@ -56,10 +56,11 @@ def save_backbone(backbone: nn.Module, tokenizer: Any, folder: Path, max_length:
     """Write an encoder and its tokenizer, and the length that sentence-transformers reads."""
     from safetensors.torch import save_model
 
-    backbone.config.architectures = [type(backbone).__name__]
-    backbone.config.save_pretrained(folder)
+    config: Any = backbone.config
+    config.architectures = [type(backbone).__name__]
+    config.save_pretrained(folder)
     save_model(backbone, str(folder / "model.safetensors"), metadata={"format": "pt"})
     tokenizer.save_pretrained(folder)
-    config = folder / "tokenizer_config.json"
-    write_json(config, {**read_json(config), "model_max_length": max_length})
+    said = folder / "tokenizer_config.json"
+    write_json(said, {**read_json(said), "model_max_length": max_length})
     write_json(folder / "sentence_bert_config.json", {"max_seq_length": max_length, "do_lower_case": False})

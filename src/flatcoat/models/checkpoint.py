@@ -68,7 +68,7 @@ def load_dense(source: str, overrides: Overrides = Overrides()) -> DenseModel:  
         given = own if prompt is None else prompt
         settings = _settings(source, tower_said, overrides, cosine, _length(length, tower_said, backbone), given)
         towers.append(Tower(backbone, tokenizer, settings))
-    return DenseModel(*towers)
+    return DenseModel(towers[0], towers[1])
 
 
 def _settings(source: str, said: Said, overrides: Overrides, cosine: bool, length: int, prompt: str) -> TowerSettings:

@@ -19,7 +19,9 @@ def named(
     """Rows as a run; `skip_self` drops a document whose id is the query's (ArguAna, Quora)."""
     run = {}
     for query_id, rows, scores in zip(query_ids, top.rows.tolist(), top.scores.tolist(), strict=True):
-        pairs = [(doc_ids[row], score) for row, score in zip(rows, scores, strict=True) if row >= 0]
+        pairs: list[tuple[str, float]] = [
+            (str(doc_ids[row]), score) for row, score in zip(rows, scores, strict=True) if row >= 0
+        ]
         run[query_id] = Ranking.of([pair for pair in pairs if not (skip_self and pair[0] == query_id)])
     return run
 

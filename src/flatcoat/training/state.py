@@ -24,7 +24,7 @@ def weights_of(module: nn.Module) -> dict[str, Tensor]:
 
 def optimizer_tensors(module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """The optimizer's tensors as `KEY.PARAMETER`."""
-    names = {parameter: name for name, parameter in module.named_parameters()}
+    names: dict[Tensor, str] = {parameter: name for name, parameter in module.named_parameters()}
     return {
         f"{key}.{names[parameter]}": value.detach()
         for parameter, state in optimizer.state.items()

@@ -1,0 +1,51 @@
+"""Put the committed benchmark tables and the quickstart's report into README.md and docs/class-notes.md.
+
+    python scripts/write_docs.py [runs/quickstart/report.md]
+
+Each stands between marks, `<!-- NAME -->` and `<!-- /NAME -->`, so that a number in the docs is a number that a command printed.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def table(name: str, columns: list[str] | None = None) -> str:
+    """A results file as Markdown, its machine and command below."""
+    lines = (ROOT / "benchmarks" / "results" / f"{name}.tsv").read_text(encoding="utf-8").splitlines()
+    notes = [line[2:] for line in lines if line.startswith("# ")]
+    rows = [line.split("\t") for line in lines if not line.startswith("# ")]
+    wanted = [rows[0].index(c) for c in columns or rows[0]]
+    cells = [[row[i] for i in wanted] for row in rows]
+    body = ["| " + " | ".join(row) + " |" for row in [cells[0], ["---"] * len(wanted), *cells[1:]]]
+    return "\n".join([*body, "", f"`{notes[1]}`; {'; '.join(notes[2:])}. {notes[0]}."])
+
+
+def fill(path: Path, name: str, text: str) -> None:
+    """Replace what stands between a pair of marks."""
+    page = path.read_text(encoding="utf-8")
+    pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.S)
+    if not pattern.search(page):
+        raise SystemExit(f"{path}: no marks for {name}")
+    path.write_text(pattern.sub(lambda m: f"{m.group(1)}\n{text}\n\n{m.group(2)}", page), encoding="utf-8")
+
+
+def main() -> None:
+    notes = ROOT / "docs" / "class-notes.md"
+    for question in ("batch", "floor", "encoders"):
+        fill(notes, question, table(f"class_notes_{question}"))
+    fill(notes, "scan", table("scan"))
+    readme = ROOT / "README.md"
+    fill(readme, "train", table("train_dense"))
+    fill(readme, "encode", table("encode_dense"))
+    if len(sys.argv) > 1:
+        report = Path(sys.argv[1]).read_text(encoding="utf-8")
+        fill(readme, "quickstart", re.sub(r"^#+ (.*)$", r"**\1**", report.strip(), flags=re.M))
+
+
+if __name__ == "__main__":
+    main()
