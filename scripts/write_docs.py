@@ -35,6 +35,7 @@ def fill(path: Path, name: str, text: str) -> None:
 
 
 def main() -> None:
+    """Fill every pair of marks."""
     notes = ROOT / "docs" / "class-notes.md"
     for question in ("batch", "floor", "encoders"):
         fill(notes, question, table(f"class_notes_{question}"))
