@@ -96,6 +96,14 @@ def install_folder(partial: Path, path: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
+def remove_folder(path: Path) -> None:
+    """Remove a folder so that a kill in between leaves it whole or gone, never half."""
+    if path.exists():
+        old = path.with_name(f".{path.name}.old-{os.getpid()}")
+        path.rename(old)
+        shutil.rmtree(old, ignore_errors=True)
+
+
 def write_manifest(folder: Path, kind: str, version: int, facts: Mapping[str, Any], skip: tuple[str, ...] = ()) -> None:
     """Describe a folder: its kind and format version, its facts, and the size and sha256 of every file in it."""
     files = {

@@ -119,6 +119,7 @@ def test_a_killed_run_ends_like_one_that_was_not(ran, recipe, home, moment):
     process.wait()
     assert call("run", recipe, "--out", folder, "--quiet", "--resume") == 0
     for name in ("model/model.safetensors", "runs/after-exact.trec"):
+        assert (folder / name).is_file(), name
         assert (folder / name).read_bytes() == (ran / name).read_bytes()
 
 
@@ -308,7 +309,9 @@ def test_what_is_not_ours_is_not_replaced(tiny, toy, home, tmp_path, capsys):
     (tmp_path / "notes" / "a.txt").write_text("precious")
     assert call("encode", tiny, toy, "--out", tmp_path / "notes") == 2
     assert "is there and not a flatcoat-vectors" in capsys.readouterr().err
-    assert call("index", home / "d", "--out", home / "d") == 2
+    assert call("encode", tiny, toy, "--out", tmp_path / "d", "--quiet") == 0
+    capsys.readouterr()
+    assert call("index", tmp_path / "d", "--out", tmp_path / "d") == 2
     assert "is also what is read" in capsys.readouterr().err
     assert (tmp_path / "notes" / "a.txt").read_text() == "precious"
 

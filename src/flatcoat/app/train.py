@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +18,7 @@ from flatcoat.data.pairs import Pairs, epoch_batches, load_pairs
 from flatcoat.data.store import Collection
 from flatcoat.errors import Misuse
 from flatcoat.evaluation.measures import parse
-from flatcoat.files import digest, read_json, sha256_of, write_json
+from flatcoat.files import digest, read_json, remove_folder, sha256_of, write_json
 from flatcoat.records import Track
 
 if TYPE_CHECKING:
@@ -74,7 +73,7 @@ def train_model(
         note(f"kept step {training.best_step}, dev {recipe.training.measure} {training.best:.4f}")
     if training.processes.rank == 0:
         save_dense(model, out)
-        shutil.rmtree(work / "checkpoints", ignore_errors=True)
+        remove_folder(work / "checkpoints")
     return _cost(work)
 
 
@@ -143,7 +142,7 @@ def _same(work: Path, recipe: Recipe, collection: Collection) -> bool:
     same = note.is_file() and read_json(note) == key
     if not same:
         for stale in ("checkpoints", "best", "tensorboard"):
-            shutil.rmtree(work / stale, ignore_errors=True)
+            remove_folder(work / stale)
         write_json(note, key)
     return same
 

@@ -70,7 +70,7 @@ def _of_run(folder: Path, name: str | None) -> tuple[str, Path, str]:
 
 def _encoder(model: str, folder: IndexFolder, precision: str | None, device: str, allow: list[str] | None) -> Any:
     """The query side of a model, as the documents of an index were encoded."""
-    from flatcoat.checks.towers import lengths, pooling
+    from flatcoat.checks.towers import pooling
     from flatcoat.models.base import Runtime, best_device
     from flatcoat.models.checkpoint import Overrides, fingerprint, load_dense
 
@@ -78,12 +78,14 @@ def _encoder(model: str, folder: IndexFolder, precision: str | None, device: str
     enforce(belongs(folder.path, of, model=fingerprint(model)), allow or ())
     tower = of.get("tower", {})
     enforce(pooling(of.get("declared_pooling"), tower.get("pooling", of.get("declared_pooling"))), allow or ())
+    asked = of.get("query_tower", {})  # the query side as it was when the documents were encoded, and measured
     loaded = load_dense(
-        model, Overrides(tower.get("pooling"), tower.get("normalise"), document_prompt=tower.get("prompt"))
-    )
-    enforce(
-        [f for f in lengths(load_dense(model, Overrides(tower.get("pooling"))), loaded) if f.level != "ok"], allow or ()
-    )
+        model,
+        Overrides(
+            tower.get("pooling"), tower.get("normalise"),
+            query_length=asked.get("max_length"), query_prompt=asked.get("prompt"), document_prompt=tower.get("prompt"),
+        ),
+    )  # fmt: skip
     used = precision or of.get("precision", "fp32")
     if used not in ("fp32", "bf16"):
         raise Misuse(f"--precision {used}: want fp32 or bf16")

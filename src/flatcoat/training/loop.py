@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import torch
 
 from flatcoat.data.pairs import Pairs, epoch_batches
 from flatcoat.errors import FlatcoatError, Misuse
+from flatcoat.files import remove_folder
 from flatcoat.mining.base import Encode, NegativeSampler
 from flatcoat.objectives.total import Term
 from flatcoat.records import Track, silent
@@ -91,7 +91,7 @@ class Training:
         if checkpoint:
             self.restore(checkpoint)
         elif self.processes.rank == 0:
-            shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
+            remove_folder(self.folder / "checkpoints")
         log = Log(self.folder, self.step, tensorboard=self.settings.tensorboard) if self.processes.rank == 0 else None
         if self.step == 0:
             self._follow()
@@ -219,7 +219,7 @@ class Training:
         if self.processes.rank == 0:
             for old in target.parent.glob("step-*"):
                 if old != target:
-                    shutil.rmtree(old)
+                    remove_folder(old)
 
     def _write(self, folder: Path) -> None:
         if self.processes.rank == 0:
