@@ -344,4 +344,4 @@ def test_search_uses_the_settings_that_were_measured(recipe, home, capsys):
         == 0
     )
     measured, searched = read_run(folder / "runs" / "exact.trec"), read_run(home / "p.trec")
-    assert {q: r.doc_ids for q, r in measured.items()} == {q: r.doc_ids for q, r in searched.items()}
+    assert {q: r.doc_ids[:20] for q, r in measured.items()} == {q: r.doc_ids for q, r in searched.items()}
