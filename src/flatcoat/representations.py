@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +18,10 @@ class Dense:
     def __len__(self) -> int:
         return len(self.vectors)
 
+    def __getitem__(self, items: slice) -> Dense:
+        """A run of items."""
+        return Dense(np.ascontiguousarray(self.vectors[items]))
+
 
 @dataclass(frozen=True)
 class Sparse:
@@ -29,6 +34,36 @@ class Sparse:
 
     def __len__(self) -> int:
         return len(self.start) - 1
+
+    def __getitem__(self, items: slice) -> Sparse:
+        """A run of items, without a copy of its entries."""
+        low, high, step = items.indices(len(self))
+        if step != 1:
+            raise IndexError("sparse items are taken in runs, of step 1")
+        start = self.start[low : max(low, high) + 1]
+        entries = slice(int(start[0]), int(start[-1]))
+        return Sparse(start - start[0], self.terms[entries], self.weights[entries], self.vocab_size)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Sparse], vocab_size: int) -> Sparse:
+        """Items of several, one after another."""
+        sizes = np.concatenate([np.zeros(1, np.int64), *(np.diff(part.start) for part in parts)])
+        terms = np.concatenate([np.zeros(0, np.int32), *(part.terms for part in parts)])
+        weights = np.concatenate([np.zeros(0, np.float32), *(part.weights for part in parts)])
+        return cls(np.cumsum(sizes), terms, weights, vocab_size)
+
+    @classmethod
+    def of(cls, weights: np.ndarray) -> Sparse:
+        """The non-zero entries of an array [item, term]."""
+        rows, terms = np.nonzero(weights)
+        start = np.concatenate([np.zeros(1, np.int64), np.cumsum(np.bincount(rows, minlength=len(weights)))])
+        return cls(start, terms.astype(np.int32), weights[rows, terms].astype(np.float32), weights.shape[1])
+
+    def array(self) -> np.ndarray:
+        """All weights, zeros included, as float32 [item, term]."""
+        out = np.zeros((len(self), self.vocab_size), np.float32)
+        out[np.repeat(np.arange(len(self)), np.diff(self.start)), self.terms] = self.weights
+        return out
 
 
 @dataclass(frozen=True)

