@@ -28,6 +28,14 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def tiny_mlm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny random masked-language model folder."""
+    from flatcoat.testing.tiny import write_tiny_mlm
+
+    return write_tiny_mlm(tmp_path_factory.mktemp("tiny-mlm") / "model")
+
+
+@pytest.fixture(scope="session")
 def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The toy collection as a BEIR folder."""
     from flatcoat.data.toy import write_toy

@@ -119,7 +119,7 @@ def _tower(folder: Path, modules: list[tuple[str, str]]) -> Said:
             normalise = True
         else:
             raise FlatcoatError(f"{folder}: module {kind} is not one of Transformer, Pooling, Normalize, Router")
-    return Said(backbone, pooling, normalise, _said_length(backbone))
+    return Said(backbone, pooling, normalise, said_length(backbone))
 
 
 def _pooling(path: Path) -> str:
@@ -135,7 +135,8 @@ def _pooling(path: Path) -> str:
     return names[on[0]]
 
 
-def _said_length(backbone: Path) -> int | None:
+def said_length(backbone: Path) -> int | None:
+    """The length that a model folder's files say, where they do."""
     for name, key in (("sentence_bert_config.json", "max_seq_length"), ("tokenizer_config.json", "model_max_length")):
         path = backbone / name
         value = read_json(path).get(key) if path.is_file() else None

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from flatcoat.models.base import Runtime
 from flatcoat.models.encode import encode_all
 from flatcoat.models.pooling import POOL, Pooling
+from flatcoat.models.texts import TextTower
 from flatcoat.representations import Dense
 
 
@@ -32,13 +33,12 @@ class TowerSettings:
     prompt: str = ""
 
 
-class Tower(nn.Module):
+class Tower(TextTower):
     """A backbone, its pooling, and unit length where `normalise` is true."""
 
     def __init__(self, backbone: nn.Module, tokenizer: Any, settings: TowerSettings):
-        super().__init__()
-        self.backbone, self.tokenizer, self.settings = backbone, tokenizer, settings
-        self._fast: tuple[int, Any] | None = None
+        super().__init__(tokenizer, settings)
+        self.backbone = backbone
 
     @property
     def dim(self) -> int:
@@ -51,33 +51,6 @@ class Tower(nn.Module):
         present = torch.ones_like(ids) if mask is None else mask
         vectors = POOL[self.settings.pooling](states, present).float()
         return F.normalize(vectors, dim=-1) if self.settings.normalise else vectors
-
-    def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids of each text behind the prompt, cut to `max_length`."""
-        prompted = [self.settings.prompt + text for text in texts]
-        if self.tokenizer.is_fast:
-            return [encoding.ids for encoding in self._rust(self.settings.max_length).encode_batch_fast(prompted)]
-        return self.tokenizer(prompted, truncation=True, max_length=self.settings.max_length)["input_ids"]
-
-    def lengths(self, texts: Sequence[str]) -> list[int]:
-        """Tokens of each text behind the prompt, uncut."""
-        prompted = [self.settings.prompt + text for text in texts]
-        return [len(ids) for ids in self.tokenizer(prompted, truncation=False, verbose=False)["input_ids"]]
-
-    def _rust(self, max_length: int) -> Any:
-        if self._fast is None or self._fast[0] != max_length:
-            from tokenizers import Tokenizer
-
-            fast = Tokenizer.from_str(self.tokenizer.backend_tokenizer.to_str())
-            fast.no_padding()
-            fast.enable_truncation(max_length)
-            self._fast = (max_length, fast)
-        return self._fast[1]
-
-    @property
-    def pad_id(self) -> int:
-        """The token id that padding is made of."""
-        return int(self.tokenizer.pad_token_id or 0)
 
 
 class DenseModel(nn.Module):

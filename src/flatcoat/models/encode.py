@@ -97,14 +97,14 @@ def encode_windows(
     tower.train(False)
     try:
         starts = range(first, len(texts), WINDOW)
-        steps = _by_text(starts, len(texts), track, label)
+        steps = by_text(starts, len(texts), track, label)
         for start in steps:
             yield start, encode_window(tower, texts[start : start + WINDOW], runtime)
     finally:
         tower.train(training)
 
 
-def _by_text(starts: range, total: int, track: Track, label: str) -> Iterator[int]:
+def by_text(starts: range, total: int, track: Track, label: str) -> Iterator[int]:
     """Window starts, while `track` counts texts."""
     if track is silent:
         yield from starts

