@@ -71,8 +71,8 @@ def main() -> None:
     args = parser.parse_args()
     documents, queries, ids, doc_ids, qrels = vectors_of(args)
     exact = ExactIndex(documents)
-    judge = Judge(exact, queries, qrels=qrels, query_ids=ids, doc_ids=doc_ids)
-    flat_ms = cpu_ms(Flat(documents), queries, 10)
+    judge = Judge(exact, Dense(queries), qrels=qrels, query_ids=ids, doc_ids=doc_ids)
+    flat_ms = cpu_ms(Flat(documents), Dense(queries), 10)
     best_ms = min(judge.exact_ms, flat_ms)
     raw = documents.nbytes / 1e6
     quality = judge.measure(exact, "").exact["nDCG@10"]

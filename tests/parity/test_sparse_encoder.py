@@ -17,9 +17,16 @@ def dense(found) -> np.ndarray:
     return found.to_dense().numpy()
 
 
+def close(ours, theirs) -> None:
+    """Equal; a static embedding there has no room for entries beyond the tokenizer's, which are nothing here."""
+    width = theirs.shape[1]
+    np.testing.assert_allclose(ours[:, :width], theirs, atol=1e-5)
+    assert not ours[:, width:].any()
+
+
 def agree(model, other) -> None:
-    np.testing.assert_allclose(model.encode_queries(FULL).array(), dense(other.encode_query(FULL)), atol=1e-5)
-    np.testing.assert_allclose(model.encode_documents(FULL).array(), dense(other.encode_document(FULL)), atol=1e-5)
+    close(model.encode_queries(FULL).array(), dense(other.encode_query(FULL)))
+    close(model.encode_documents(FULL).array(), dense(other.encode_document(FULL)))
 
 
 @pytest.mark.parametrize("aggregate", ["max", "sum"])
@@ -63,8 +70,8 @@ def test_their_inference_free_folders_load_here(tiny_mlm, tmp_path):
     other.save(str(tmp_path / "theirs"))
     model = load_splade(str(tmp_path / "theirs"))
     known = [t for t in FULL if "[UNK]" not in model.query.tokenizer.tokenize(t)]
-    np.testing.assert_allclose(model.encode_queries(known).array(), dense(other.encode_query(known)), atol=1e-5)
-    np.testing.assert_allclose(model.encode_documents(FULL).array(), dense(other.encode_document(FULL)), atol=1e-5)
+    close(model.encode_queries(known).array(), dense(other.encode_query(known)))
+    close(model.encode_documents(FULL).array(), dense(other.encode_document(FULL)))
     assert not model.query.weight.requires_grad
 
 

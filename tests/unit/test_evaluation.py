@@ -13,6 +13,7 @@ from flatcoat.index.base import TopK
 from flatcoat.index.exact import ExactIndex
 from flatcoat.index.vector import VectorIndex, VectorSettings
 from flatcoat.records import Ranking
+from flatcoat.representations import Dense
 from flatcoat.testing.index import unit
 
 
@@ -90,7 +91,7 @@ def clustered():
     queries = (vectors[:60] + 0.3 * rng.standard_normal((60, 24))).astype(np.float32)
     qrels = {f"q{i}": {f"d{i}": 1} for i in range(60)}
     names = {"qrels": qrels, "query_ids": [f"q{i}" for i in range(60)], "doc_ids": [f"d{i}" for i in range(2000)]}
-    return vectors, Judge(ExactIndex(vectors), queries, **names)
+    return vectors, Judge(ExactIndex(vectors), Dense(queries), **names)
 
 
 def test_one_cell_of_ten_loses_and_the_setting_that_removes_it_is_found(clustered):
@@ -120,6 +121,6 @@ def test_fidelity_judges_at_the_depth_of_its_measures():
     vectors, queries = unit(50, 8), unit(20, 8, seed=1)
     ids = {"query_ids": [f"q{i}" for i in range(20)], "doc_ids": [f"d{i}" for i in range(50)]}
     judge = Judge(
-        ExactIndex(vectors), queries, qrels={f"q{i}": {f"d{i}": 1} for i in range(20)}, measures=["R@100"], **ids
+        ExactIndex(vectors), Dense(queries), qrels={f"q{i}": {f"d{i}": 1} for i in range(20)}, measures=["R@100"], **ids
     )
     assert judge.measure(ExactIndex(vectors), "exact").exact["R@100"] == 1.0

@@ -11,6 +11,12 @@ from flatcoat.models import streamed_head as module
 from flatcoat.models.streamed_head import plain_head, streamed_head, winners
 
 
+@pytest.fixture(autouse=True, params=[0, 10**6], ids=["screened", "small"])
+def _both_ways(request, monkeypatch):
+    """Small batches go another way than large ones; every test takes both."""
+    monkeypatch.setattr(module, "SMALL", request.param)
+
+
 def case(seed, b=3, t=7, d=16, v=2500, shift=0.0):
     rng = torch.Generator().manual_seed(seed)
     states = torch.randn(b, t, d, generator=rng)

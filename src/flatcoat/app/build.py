@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
+from pydantic import ValidationError
 
-from flatcoat.app.recipe import (
+from flatcoat.app.tables import (
     IndexTable,
     LexicalTable,
     ModelTable,
     NegativesTable,
     Recipe,
     RuntimeTable,
+    Table,
     TrainingTable,
 )
 from flatcoat.data.lines import json_lines
@@ -22,16 +25,19 @@ from flatcoat.data.pairs import Pairs
 from flatcoat.data.problems import Problems
 from flatcoat.data.store import Collection
 from flatcoat.data.trec import read_run
-from flatcoat.errors import FlatcoatError
+from flatcoat.errors import FlatcoatError, Misuse
 from flatcoat.index.bm25 import Bm25Settings
-from flatcoat.index.vector import VectorSettings
+from flatcoat.index.inverted import InvertedIndex, InvertedSettings
+from flatcoat.index.vector import VectorIndex, VectorSettings
 from flatcoat.mining.mine import MineSettings
 
 if TYPE_CHECKING:
     from flatcoat.mining.base import NegativeSampler
     from flatcoat.models.base import Runtime
-    from flatcoat.models.dense import DenseModel
+    from flatcoat.models.load import Model
     from flatcoat.training.loop import LoopSettings
+
+T = TypeVar("T", bound=Table)
 
 
 def runtime(table: RuntimeTable, *, training: bool = False) -> Runtime:
@@ -44,19 +50,40 @@ def runtime(table: RuntimeTable, *, training: bool = False) -> Runtime:
     return Runtime(device, table.precision, table.batch_tokens)
 
 
-def model(table: ModelTable, run: RuntimeTable) -> DenseModel:
+def model(table: ModelTable, run: RuntimeTable) -> Model:
     """The model where a recipe starts."""
     from flatcoat.models.checkpoint import Overrides, load_dense
+    from flatcoat.models.splade_checkpoint import SparseOverrides, load_splade
 
-    fields = {name: getattr(table, name) for name in Overrides._fields}
-    loaded = load_dense(table.start, Overrides(**fields))
+    kind, load = (SparseOverrides, load_splade) if table.kind == "sparse" else (Overrides, load_dense)
+    loaded: Model = load(table.start, kind(**{name: getattr(table, name) for name in kind._fields}))  # pyright: ignore
     if table.dropout is not None:
         set_dropout(loaded, table.dropout)
-    if run.gradient_checkpointing:
-        for tower in (loaded.query, loaded.document):
-            tower.backbone.gradient_checkpointing_enable()  # pyright: ignore[reportCallIssue]
+    for tower in (loaded.query, loaded.document):
+        backbone: Any = getattr(tower, "backbone", None)
+        if backbone is not None and run.gradient_checkpointing:
+            backbone.gradient_checkpointing_enable()
+        if backbone is not None and table.freeze != "none":
+            freeze(backbone, table.freeze)
     loaded.runtime = runtime(run)
     return loaded.to(loaded.runtime.device)
+
+
+def from_options(kind: type[T], values: dict[str, Any]) -> T:
+    """A table from a verb's options, checked as in a recipe. Raises Misuse."""
+    try:
+        return kind(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][-1]).replace("_", "-") if first["loc"] else kind.__name__
+        raise Misuse(f"--{name}: {first['msg']}, not {first['input']!r}") from error
+
+
+def freeze(backbone: Any, what: str) -> None:
+    """Hold a network's `embeddings` as they are, or the whole `encoder` below its head."""
+    held = backbone.get_input_embeddings() if what == "embeddings" else backbone.base_model
+    for parameter in held.parameters():
+        parameter.requires_grad_(False)
 
 
 def set_dropout(module: Any, rate: float) -> None:
@@ -72,8 +99,6 @@ def set_dropout(module: Any, rate: float) -> None:
 
 def loop_settings(table: TrainingTable, negatives: NegativesTable) -> LoopSettings:
     """The loop's settings."""
-    from dataclasses import fields
-
     from flatcoat.training.loop import LoopSettings
 
     shared = {f.name: getattr(table, f.name) for f in fields(LoopSettings) if hasattr(table, f.name)}
@@ -81,8 +106,13 @@ def loop_settings(table: TrainingTable, negatives: NegativesTable) -> LoopSettin
 
 
 def vector_settings(table: IndexTable) -> VectorSettings:
-    """An approximate index's settings."""
-    return VectorSettings(**table.model_dump(exclude={"name"}))
+    """An approximate dense index's settings."""
+    return VectorSettings(**{f.name: getattr(table, f.name) for f in fields(VectorSettings)})
+
+
+def inverted_settings(table: IndexTable) -> InvertedSettings:
+    """An inverted index's settings."""
+    return InvertedSettings(**{f.name: getattr(table, f.name) for f in fields(InvertedSettings)})
 
 
 def lexical_settings(table: LexicalTable) -> Bm25Settings:
@@ -122,6 +152,9 @@ def sampler(
             if table.file is None
             else read_negatives(Path(table.file), collection)
         )
+        # a teacher's list has the positives too; they are no negatives
+        answers = pairs.queries * documents + pairs.documents
+        own = own[~np.isin(own[:, 0] * documents + own[:, 1], answers)]
         return Given(own, len(collection.queries), documents)
     rows, positives = positives_by_query(pairs)
     if table.kind == "bm25":
@@ -129,8 +162,17 @@ def sampler(
         return Given(as_pairs(mined, rows), len(collection.queries), documents)
     return Periodic(
         rows, positives, documents, mine_settings(table),
-        every=table.every, index=VectorSettings() if table.approximate else None, keys=pairs.keys, note=note,
+        every=table.every, index=mining_index(recipe.model.kind, table.approximate), keys=pairs.keys, note=note,
     )  # fmt: skip
+
+
+def mining_index(kind: str, approximate: bool) -> Callable[[Any], Any]:
+    """What builds the index that negatives are mined from."""
+    from flatcoat.index.exact import ExactIndex
+
+    if kind == "sparse":
+        return InvertedIndex.build
+    return (lambda vectors: VectorIndex.build(vectors, VectorSettings())) if approximate else ExactIndex
 
 
 def read_negatives(path: Path, collection: Collection) -> np.ndarray:
@@ -158,30 +200,33 @@ def _negatives(path: Path) -> Iterator[tuple[str, str, list[str]]]:
             yield str(path), query_id, list(ranking.doc_ids)
         return
     for place, record in json_lines(path, Problems(strict=True)):
-        if not isinstance(record.get("query_id"), str) or not isinstance(record.get("negatives"), list):
-            raise FlatcoatError(f"{place}: want query_id and negatives, as flatcoat mine writes them")
-        yield place, record["query_id"], [str(doc_id) for doc_id in record["negatives"]]
+        listed = record.get("negatives", record.get("document_ids"))
+        if not isinstance(record.get("query_id"), str) or not isinstance(listed, list):
+            raise FlatcoatError(
+                f"{place}: want query_id and negatives, as flatcoat mine writes them, or a teacher's document_ids"
+            )
+        yield place, record["query_id"], [str(doc_id) for doc_id in listed]
 
 
 class ModelEncode:
     """The model in training as `mining` sees it; `first` is the untrained model's corpus where it is at hand."""
 
-    def __init__(self, model: DenseModel, run: Runtime, collection: Collection, track: Any, first: Any = None):
+    def __init__(self, model: Model, run: Runtime, collection: Collection, track: Any, first: Any = None):
         self.model, self.run, self.collection, self.track, self.first = model, run, collection, track, first
 
-    def queries(self, rows: np.ndarray) -> np.ndarray:
-        """Vectors of query rows."""
-        from flatcoat.models.encode import encode_all
+    def queries(self, rows: np.ndarray) -> Any:
+        """Vectors of query rows, or their term weights."""
+        from flatcoat.models.load import encode_texts
 
         texts = self.collection.queries.texts(rows)
-        return encode_all(self.model.query, texts, self.run, track=self.track, label="encode queries")
+        return encode_texts(self.model.query, texts, self.run, track=self.track, label="encode queries")
 
-    def documents(self) -> np.ndarray:
-        """Vectors of the corpus; the first time, those that were made before training began."""
-        from flatcoat.models.encode import encode_all
+    def documents(self) -> Any:
+        """Vectors of the corpus, or its term weights; the first time, those that were made before training began."""
+        from flatcoat.models.load import encode_texts
 
         if self.first is not None:
             vectors, self.first = self.first, None
             return vectors
         texts = self.collection.documents.texts()
-        return encode_all(self.model.document, texts, self.run, track=self.track, label="encode to mine")
+        return encode_texts(self.model.document, texts, self.run, track=self.track, label="encode to mine")

@@ -72,7 +72,7 @@ def encode(
 @app.command()
 def index(
     source: Annotated[str, typer.Argument(help="A folder of vectors; for --kind bm25 a collection.")], out: Out,
-    kind: Annotated[str, typer.Option(help="exact, scan, bits, sq, hnsw, ivf or bm25.")] = "scan",
+    kind: Annotated[str, typer.Option(help="exact, scan, bits, sq, hnsw, ivf, inverted, pruned or bm25.")] = "scan",
     changes: Changes = None, copy: Annotated[bool, typer.Option(help="Copy the vectors into the index.")] = False,
     quiet: Quiet = False,
 ) -> None:  # fmt: skip
@@ -178,6 +178,20 @@ def fidelity(
     from flatcoat.app.verbs_judge import fidelity as verb
 
     verb(index, vectors, queries, qrels, measures, target_recall, max_loss, as_json)
+
+
+@app.command()
+def explain(
+    model: ModelName,
+    query: Annotated[str, typer.Argument(help="A question, or any text.")],
+    document: Annotated[str | None, typer.Argument(help="A text that may answer it.")] = None,
+    k: Annotated[int, typer.Option("-k", help="Terms of each.")] = 10,
+    as_json: Json = False,
+) -> None:
+    """Show a sparse model's heaviest terms of a text, the token behind each, and which terms two texts share."""
+    from flatcoat.app.verbs_explain import explain as verb
+
+    verb(model, query, document, k, as_json)
 
 
 @app.command()

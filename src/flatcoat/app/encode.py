@@ -1,57 +1,74 @@
-"""Encoding a collection's documents or queries into a vector folder, with the facts that later checks compare."""
+"""Encoding a collection's documents or queries into a folder of vectors, with the facts that later checks compare."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flatcoat.data.store import Collection
 from flatcoat.records import Track
+from flatcoat.sparse_vectors import SparseFolder
 from flatcoat.vectors import VectorFolder
 
 if TYPE_CHECKING:
-    from flatcoat.models.dense import DenseModel, Tower
+    from flatcoat.models.load import Model
 
 
-def _facts(model: DenseModel, tower: Tower, source: str, side: str, corpus: str) -> dict[str, Any]:
+def _facts(model: Model, source: str, side: str, corpus: str) -> dict[str, Any]:
     from flatcoat.models.checkpoint import describe, fingerprint
+    from flatcoat.models.dense import DenseModel
     from flatcoat.models.source import resolve
 
-    return {
+    tower = model.query if side == "queries" else model.document
+    facts = {
         "side": side,
         "model": fingerprint(source),
         "model_source": source,
         "corpus": corpus,
         "tower": asdict(tower.settings),
         "query_tower": asdict(model.query.settings),
-        "declared_pooling": describe(resolve(source))[0 if side == "queries" else 1].pooling,
         "precision": model.runtime.precision,
     }
+    if isinstance(model, DenseModel):
+        facts["declared_pooling"] = describe(resolve(source))[0 if side == "queries" else 1].pooling
+    return facts
 
 
 def encode_documents(
-    path: Path, model: DenseModel, source: str, collection: Collection, *, track: Track, label: str = "encode"
-) -> VectorFolder:
+    path: Path, model: Model, source: str, collection: Collection, *, track: Track, label: str = "encode"
+) -> VectorFolder | SparseFolder:
     """Encode the corpus of a collection with the model that was loaded from `source`."""
-    from flatcoat.models.encode_to import encode_to
-
     table = collection.documents
-    facts = _facts(model, model.document, source, "documents", table.fingerprint)
-    return encode_to(path, model.document, table.texts(), table.ids, facts, model.runtime, track=track, label=label)
+    facts = _facts(model, source, "documents", table.fingerprint)
+    return _encode_to(path, model, "documents", table.texts(), table.ids, facts, track, label)
 
 
 def encode_queries(
-    path: Path, model: DenseModel, source: str, collection: Collection, split: str, *, track: Track
-) -> VectorFolder:
+    path: Path, model: Model, source: str, collection: Collection, split: str, *, track: Track
+) -> VectorFolder | SparseFolder:
     """Encode the queries of a split."""
-    from flatcoat.models.encode_to import encode_to
-
     rows = collection.query_rows(split)
     texts, ids = collection.queries.texts(rows), [collection.queries.ids[int(row)] for row in rows]
     facts = {
-        **_facts(model, model.query, source, "queries", collection.documents.fingerprint),
+        **_facts(model, source, "queries", collection.documents.fingerprint),
         "split": split,
         "queries": collection.queries.fingerprint,
     }
-    return encode_to(path, model.query, texts, ids, facts, model.runtime, track=track, label="encode queries")
+    return _encode_to(path, model, "queries", texts, ids, facts, track, "encode queries")
+
+
+def _encode_to(
+    path: Path, model: Model, side: str, texts: Sequence[str], ids: Sequence[str], facts: dict[str, Any], track: Track, label: str
+) -> VectorFolder | SparseFolder:  # fmt: skip
+    from flatcoat.models.encode_sparse import encode_sparse_to
+    from flatcoat.models.encode_to import encode_to
+    from flatcoat.models.splade import SpladeModel
+
+    if isinstance(model, SpladeModel):
+        tower = model.query if side == "queries" else model.document
+        words = model.vocabulary
+        return encode_sparse_to(path, tower, texts, ids, words, facts, model.runtime, track=track, label=label)
+    dense = model.query if side == "queries" else model.document
+    return encode_to(path, dense, texts, ids, facts, model.runtime, track=track, label=label)

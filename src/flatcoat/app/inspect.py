@@ -17,6 +17,7 @@ from flatcoat.data.trec import read_qrels, read_run
 from flatcoat.files import MANIFEST, read_json
 
 PAIRS = 200
+SAMPLE = 500
 
 
 def inspect(thing: str, qrels: Path | None, on: str | None) -> list[Finding]:
@@ -34,6 +35,8 @@ def inspect(thing: str, qrels: Path | None, on: str | None) -> list[Finding]:
         return _index(path)
     if kind == "flatcoat-vectors":
         return _vectors(path)
+    if kind == "flatcoat-sparse":
+        return _sparse(path)
     model_like = thing.startswith("pypi:") or (path / "config.json").is_file() or (path / "modules.json").is_file()
     if model_like or (not path.exists() and ":" not in thing):
         return _model(thing, on)
@@ -92,6 +95,18 @@ def _vectors(path: Path) -> list[Finding]:
     return found
 
 
+def _sparse(path: Path) -> list[Finding]:
+    from flatcoat.checks.sparse import health
+    from flatcoat.models.hygiene import STOPWORDS, is_punctuation, plain
+    from flatcoat.sparse_vectors import SparseFolder
+
+    folder = SparseFolder.open(path, verify=True)
+    found = [ok("hashes", "every file is as it was written")]
+    names = folder.vocabulary
+    noise = np.array([is_punctuation(n) or (plain(n).lower() in STOPWORDS and not n.startswith("##")) for n in names])
+    return found + health(folder.vectors[:20000], names, noise, str(folder.facts.get("side", "texts")))
+
+
 def _index(path: Path) -> list[Finding]:
     from flatcoat.index.store import open_index
 
@@ -107,7 +122,10 @@ def _model(source: str, on: str | None) -> list[Finding]:
     from flatcoat.checks.best_pooling import pooling_by_measure
     from flatcoat.models.checkpoint import describe, load_dense
     from flatcoat.models.source import resolve
+    from flatcoat.models.splade_checkpoint import is_sparse
 
+    if is_sparse(resolve(source)):
+        return _sparse_model(source, on)
     declared = describe(resolve(source))[1]
     model = load_dense(source)
     found = pooling(declared.pooling, model.document.settings.pooling)
@@ -127,4 +145,20 @@ def _model(source: str, on: str | None) -> list[Finding]:
         found += pooling_by_measure(
             model, list(collection.queries.texts(rows[:, 0])), list(collection.documents.texts(rows[:, 1]))
         )
+    return [*found, *truncated(model.document.lengths, collection, model.document.settings.max_length)]
+
+
+def _sparse_model(source: str, on: str | None) -> list[Finding]:
+    from flatcoat.checks.sparse import health, sparse_model
+    from flatcoat.models.hygiene import GROUPS, members
+    from flatcoat.models.splade_checkpoint import load_splade
+
+    model = load_splade(source)
+    found = sparse_model(model)
+    if on is None:
+        return [*found, Finding("warning", "model", "give --on COLLECTION to look at its documents' terms too")]
+    collection = open_collection(on)
+    rows = np.unique(np.linspace(0, len(collection.documents) - 1, min(SAMPLE, len(collection.documents))).astype(int))
+    noise = members(model.document.tokenizer, model.vocabulary, GROUPS)
+    found += health(model.encode_documents(collection.documents.texts(rows)), model.vocabulary, noise, "documents")
     return [*found, *truncated(model.document.lengths, collection, model.document.settings.max_length)]

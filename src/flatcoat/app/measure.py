@@ -11,23 +11,24 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from flatcoat.app.recipe import Recipe
+from flatcoat.app.family import exact_index, open_vectors
+from flatcoat.app.tables import Recipe
 from flatcoat.data.store import Collection
-from flatcoat.data.trec import write_qrels, write_run
-from flatcoat.evaluation.fidelity import Judge
+from flatcoat.data.trec import read_run, write_qrels, write_run
+from flatcoat.evaluation.fidelity import Judge, setting_of
 from flatcoat.evaluation.measures import deepest, evaluate, means
 from flatcoat.evaluation.significance import compare, holm
-from flatcoat.files import write_json
-from flatcoat.index.exact import ExactIndex
+from flatcoat.files import read_json, write_json
 from flatcoat.index.store import IndexFolder, open_index
-from flatcoat.records import Ranking, Track
-from flatcoat.representations import Dense
+from flatcoat.records import Ranking, Run, Track
+from flatcoat.representations import Dense, Sparse
 from flatcoat.search.engine import named, search_texts
 from flatcoat.search.fuse import reciprocal_rank
+from flatcoat.sparse_vectors import SparseFolder
 from flatcoat.vectors import VectorFolder
 
 if TYPE_CHECKING:
-    from flatcoat.models.dense import DenseModel
+    from flatcoat.models.load import Model
 
 LOSS = 0.005  # the loss at which an approximate index is as good as exact, for the report's "what removes it"
 
@@ -52,6 +53,11 @@ def _latency(search: Callable[[int], object], count: int) -> float:
     return float(np.median(spent)) if spent else 0.0
 
 
+def slug(name: str) -> str:
+    """A system's name as a file's."""
+    return "-".join(re.findall(r"[\w.\-]+", name))
+
+
 class _Bench:
     def __init__(self, recipe: Recipe, collection: Collection, out: Path, track: Track):
         self.recipe, self.out, self.track = recipe, out, track
@@ -65,17 +71,14 @@ class _Bench:
         self.systems: list[dict[str, Any]] = []
 
     def add(self, name: str, run: Mapping[str, Ranking], ms: float | None, megabytes: float) -> None:
-        slug = "-".join(re.findall(r"[\w.\-]+", name))
-        write_run(self.out / "runs" / f"{slug}.trec", run, tag=slug)
+        write_run(self.out / "runs" / f"{slug(name)}.trec", run, tag=slug(name))
         self.tables[name] = evaluate(self.qrels, run, self.recipe.evaluation.measures)
         self.systems.append({"name": name, "means": means(self.tables[name]), "ms": ms, "megabytes": megabytes})
 
-    def vectors(self, name: str, index: Any, queries: np.ndarray, megabytes: float) -> Mapping[str, Ranking]:
-        top = search_texts(None, _Rows(index), queries, self.k, track=self.track)  # pyright: ignore[reportArgumentType]
+    def vectors(self, name: str, index: Any, queries: Dense | Sparse, megabytes: float) -> Mapping[str, Ranking]:
+        top = search_texts(None, index, queries, self.k, track=self.track)
         run = named(top, self.ids, self.doc_ids)
-        self.add(
-            name, run, _latency(lambda i: index.search(Dense(queries[i : i + 1]), self.k), len(queries)), megabytes
-        )
+        self.add(name, run, _latency(lambda i: index.search(queries[i : i + 1], self.k), len(queries)), megabytes)
         return run
 
     def lexical(self, folder: IndexFolder) -> Mapping[str, Ranking]:
@@ -85,31 +88,18 @@ class _Bench:
         return run
 
 
-class _Rows:
-    """An index whose queries are rows of an array."""
-
-    def __init__(self, index: Any):
-        self.index = index
-
-    def __len__(self) -> int:
-        return len(self.index)
-
-    def search(self, queries: np.ndarray, k: int) -> Any:
-        return self.index.search(Dense(queries), k)
-
-
 def measure_all(
-    recipe: Recipe, collection: Collection, out: Path, before: DenseModel, after: DenseModel, track: Track
+    recipe: Recipe, collection: Collection, out: Path, before: Model, after: Model, track: Track
 ) -> Measured:
     """Search the test queries with every system of the run and compare them."""
     bench = _Bench(recipe, collection, out, track)
     write_qrels(out / "runs" / "test.qrels", bench.qrels)
     lexical = bench.lexical(open_index(out / "index" / "bm25"))
-    first = VectorFolder.open(out / "before").vectors
+    first = open_vectors(out / "before")
     trained = bool(recipe.training.steps)
     baseline = "before, exact" if trained else "exact"
-    run = bench.vectors(baseline, ExactIndex(first), before.encode_queries(bench.texts).vectors, first.nbytes / 1e6)
-    queries = after.encode_queries(bench.texts).vectors
+    run = bench.vectors(baseline, exact_index(first.vectors), before.encode_queries(bench.texts), _megabytes(first))
+    queries = after.encode_queries(bench.texts)
     exact = open_index(out / "index" / "exact")
     prefix = "after, " if trained else ""
     if trained:
@@ -118,11 +108,29 @@ def measure_all(
         folder = open_index(out / "index" / table.label)
         bench.vectors(f"{prefix}{table.label}", folder.index, queries, folder.bytes / 1e6)
     bench.add("hybrid (BM25 + exact)", reciprocal_rank([lexical, run]), None, 0.0)
+    for other in recipe.also:
+        _join(bench, out / "also" / other.name, other.name, lexical, run)
     _compare(bench, "before, exact" if trained else "BM25")
     fidelity, fixes = _fidelity(recipe, bench, out, exact, queries)
     write_json(out / "runs" / "by-query.json", {name: dict(table) for name, table in bench.tables.items()})
     query_ms = _latency(lambda i: after.encode_queries([bench.texts[i]]), len(bench.texts))
     return Measured(bench.systems, fidelity, fixes, query_ms)
+
+
+def _megabytes(folder: VectorFolder | SparseFolder) -> float:
+    return sum(file["bytes"] for name, file in folder.facts["files"].items() if name.endswith(".npy")) / 1e6
+
+
+def _join(bench: _Bench, folder: Path, name: str, lexical: Run, run: Run) -> None:
+    """Take over another recipe's systems, and make hybrids of its best with this one's."""
+    theirs = read_json(folder / "results.json")["systems"]
+    own = [s for s in theirs if s["name"] != "BM25" and not s["name"].startswith("hybrid")]
+    found = {s["name"]: read_run(folder / "runs" / f"{slug(s['name'])}.trec") for s in own}
+    for system in own:
+        bench.add(f"{name}: {system['name']}", found[system["name"]], system["ms"], system["megabytes"])
+    last = next(found[n] for n in ("after, exact", "exact") if n in found)
+    bench.add(f"hybrid (exact + {name})", reciprocal_rank([run, last]), None, 0.0)
+    bench.add(f"hybrid (BM25 + exact + {name})", reciprocal_rank([lexical, run, last]), None, 0.0)
 
 
 def _compare(bench: _Bench, baseline: str) -> None:
@@ -136,7 +144,7 @@ def _compare(bench: _Bench, baseline: str) -> None:
 
 
 def _fidelity(
-    recipe: Recipe, bench: _Bench, out: Path, exact: IndexFolder, queries: np.ndarray
+    recipe: Recipe, bench: _Bench, out: Path, exact: IndexFolder, queries: Dense | Sparse
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Each approximate index against exact; for one that loses more than LOSS, the setting that does not."""
     measures: Sequence[str] = recipe.evaluation.measures
@@ -145,10 +153,9 @@ def _fidelity(
     rows, fixes = [], []
     for table in recipe.indexes:
         index = open_index(out / "index" / table.label).index
-        name = index.knob()[0]
-        found = judge.measure(index, f"{table.label}: {name}={getattr(index.settings, name)}")
+        found = judge.measure(index, f"{table.label}: {setting_of(index)}")
         rows.append({**asdict(found), "cost": found.cost})
-        if -found.change[measures[0]][0] > LOSS:
+        if table.kind != "inverted" and -found.change[measures[0]][0] > LOSS:
             better, _ = judge.cheapest(index, loss=LOSS, measure=measures[0])
             said = asdict(better) | {"cost": better.cost} if better else None
             fixes.append({"index": table.label, "loss": LOSS, "measure": measures[0], "setting": said})

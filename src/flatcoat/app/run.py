@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import time
 from collections.abc import Callable
@@ -9,24 +10,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flatcoat.app import build
+from flatcoat.app.family import as_trained, open_vectors, write_index
 from flatcoat.app.measure import Measured, measure_all
-from flatcoat.app.recipe import Recipe, format_recipe
+from flatcoat.app.recipe import format_recipe, load_recipe
 from flatcoat.app.stages import Stages, claim
+from flatcoat.app.tables import AlsoTable, Recipe
 from flatcoat.app.train import before_training, train_model, training_inputs
-from flatcoat.checks.base import Finding, enforce
+from flatcoat.checks.base import enforce
 from flatcoat.checks.collection import only_judged, truncated
-from flatcoat.checks.towers import lengths, pooling
 from flatcoat.data.collection import open_collection
 from flatcoat.data.store import Collection
 from flatcoat.errors import FlatcoatError, Misuse
 from flatcoat.evaluation.measures import parse
 from flatcoat.files import digest, only_writer, read_json, write_json, write_text
-from flatcoat.index.store import open_index, write_bm25, write_vector_index
+from flatcoat.index.store import open_index, write_bm25
 from flatcoat.records import Track
-from flatcoat.vectors import VectorFolder
 
 if TYPE_CHECKING:
-    from flatcoat.models.dense import DenseModel
+    from flatcoat.models.load import Model
 
 
 def run_recipe(
@@ -37,8 +38,9 @@ def run_recipe(
     track: Track,
     note: Callable[[str], None],
     allow: tuple[str, ...] = (),
+    store: Path | None = None,
 ) -> dict[str, Any]:
-    """Run every stage into `out`; give the results that `results.json` holds.
+    """Run every stage into `out`; give the results that `results.json` holds. `store` is a collection that is read already.
 
     Raises:
         Misuse: `out` is another recipe's.
@@ -46,7 +48,9 @@ def run_recipe(
     """
     with only_writer(out):
         claim(out, format_recipe(recipe), resume)
-        return _Run(recipe, out, track, note, allow).go()
+        if store is not None and not (out / "store").exists():
+            (out / "store").symlink_to(os.path.relpath(store, out))
+        return _Run(recipe, out, track, note, allow).go(resume)
 
 
 class _Run:
@@ -55,9 +59,10 @@ class _Run:
         self.stages = Stages(out, note)
         self.times: dict[str, float] = read_json(out / "times.json") if (out / "times.json").is_file() else {}
 
-    def go(self) -> dict[str, Any]:
+    def go(self, resume: bool) -> dict[str, Any]:
         started = time.perf_counter()
         recipe, out = self.recipe, self.out
+        others = {other.name: self._other(other) for other in recipe.also}
         self.note(f"collection {recipe.collection.source}")
         source, store = recipe.collection, out / "store"
         read = lambda: open_collection(source.source, store, strict=source.strict)  # noqa: E731
@@ -74,12 +79,26 @@ class _Run:
             keys.append(self._encode("after", str(out / "model"), collection, out / "vectors", key))
         final = out / ("vectors" if recipe.training.steps else "before")
         self._indexes(final, keys[-1])
+        for name, other in others.items():
+            self.note(f"also {name}")
+            made = self._timed(f"also-{name}", lambda other=other, name=name: run_recipe(
+                other, out / "also" / name, resume=resume, track=self.track, note=self.note, allow=self.allow, store=store))  # fmt: skip
+            keys.append(digest(made))
         settings = [corpus, lexical, recipe.collection.model_dump(), recipe.evaluation.model_dump(),
                     [t.model_dump() for t in recipe.indexes], keys]  # fmt: skip
         self._stage("evaluate", settings, out / "results.json", lambda: self._evaluate(collection, final))
         results = read_json(out / "results.json")
         self.note(f"done in {time.perf_counter() - started:.0f} s: {out}")
         return results
+
+    def _other(self, table: AlsoTable) -> Recipe:
+        """A recipe that runs beside this one. Raises Misuse where it is over another collection, or names others itself."""
+        other = load_recipe(Path(table.recipe))
+        if other.collection != self.recipe.collection:
+            raise Misuse(f"also {table.name}: {table.recipe} is over another collection; [collection] must be the same")
+        if other.also:
+            raise Misuse(f"also {table.name}: {table.recipe} names recipes of its own; name them here")
+        return other
 
     def _can_be_done(self, collection: Collection) -> None:
         """Refuse in a second what would fail in an hour."""
@@ -112,22 +131,16 @@ class _Run:
 
     def _check_and_describe(self, collection: Collection) -> str:
         """The checks that can still save the user's time; gives the starting model's name."""
-        from flatcoat.models.checkpoint import Overrides, describe, load_dense
-        from flatcoat.models.source import resolve
-
         table = self.recipe.model
         model = build.model(table, self.recipe.runtime)
-        declared = describe(resolve(table.start))[1].pooling
-        findings: list[Finding] = pooling(declared, model.document.settings.pooling)
-        own = load_dense(table.start, Overrides(pooling=table.pooling))
-        findings += lengths(own, model)
+        findings = as_trained(table, model)
         findings += only_judged(collection, self.recipe.collection.test)
         findings += truncated(model.document.lengths, collection, model.document.settings.max_length)
         write_json(self.out / "checks.json", [finding.line() for finding in findings])
         enforce(findings, self.allow)
         return table.start
 
-    def _load(self, source: str) -> DenseModel:
+    def _load(self, source: str) -> Model:
         if source == self.recipe.model.start:
             return build.model(self.recipe.model, self.recipe.runtime)
         return build.model(self.recipe.model.model_copy(update={"start": source}), self.recipe.runtime)
@@ -148,7 +161,7 @@ class _Run:
         return self._stage(f"encode-{name}", inputs, path, encode)
 
     def _train(self, collection: Collection) -> None:
-        first = VectorFolder.open(self.out / "before").vectors
+        first = open_vectors(self.out / "before").vectors
         cost = train_model(
             self.recipe, collection, self.out / "model", self.out / "training",
             bm25=lambda: open_index(self.out / "index" / "bm25").index,
@@ -158,12 +171,10 @@ class _Run:
 
     def _indexes(self, vectors: Path, key: str) -> None:
         folder = self.out / "index"
-        self._stage("index-exact", key, folder / "exact",
-                    lambda: write_vector_index(folder / "exact", VectorFolder.open(vectors), None))  # fmt: skip
-        for table in self.recipe.indexes:
-            settings, path = build.vector_settings(table), folder / table.label
-            self._stage(f"index-{table.label}", [key, table.model_dump()], path,
-                        lambda path=path, settings=settings: write_vector_index(path, VectorFolder.open(vectors), settings))  # fmt: skip
+        for label, table in (("exact", None), *((table.label, table) for table in self.recipe.indexes)):
+            path, said = folder / label, [key, table.model_dump()] if table else key
+            self._stage(f"index-{label}", said, path,
+                        lambda path=path, table=table: write_index(path, open_vectors(vectors), table))  # fmt: skip
 
     def _evaluate(self, collection: Collection, final: Path) -> None:
         trained = bool(self.recipe.training.steps)
@@ -193,7 +204,6 @@ class _Run:
 def machine() -> dict[str, Any]:
     """What the numbers were measured on."""
     import importlib.metadata
-    import os
     from datetime import UTC, datetime
 
     names = ("torch", "transformers", "faiss-cpu", "bm25s", "numpy")

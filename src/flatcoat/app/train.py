@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from flatcoat.app import build
-from flatcoat.app.recipe import Recipe
+from flatcoat.app import build, objective
+from flatcoat.app.family import as_queries, exact_index
+from flatcoat.app.tables import Recipe
 from flatcoat.checks.base import enforce
 from flatcoat.checks.collection import leakage
 from flatcoat.checks.training import frozen_batches
@@ -32,7 +33,7 @@ def train_model(
     work: Path,
     *,
     bm25: Callable[[], Any],
-    first: np.ndarray | None = None,
+    first: Any = None,
     track: Track,
     note: Callable[[str], None],
     allow: tuple[str, ...] = (),
@@ -41,12 +42,12 @@ def train_model(
 
     `work` keeps checkpoints and the log; a run killed there goes on from the last checkpoint of the same recipe.
     """
-    from flatcoat.models.checkpoint import save_dense
-    from flatcoat.objectives.contrastive import nll
+    from flatcoat.models.load import save_model
+    from flatcoat.models.splade import SpladeModel
     from flatcoat.training.loop import Training
     from flatcoat.training.processes import join_processes
     from flatcoat.training.state import newest
-    from flatcoat.training.student import DenseStudent
+    from flatcoat.training.student import DenseStudent, SparseStudent
 
     pairs = before_training(recipe, collection, allow)
     settings = build.loop_settings(recipe.training, recipe.negatives)
@@ -55,8 +56,13 @@ def train_model(
     encoding = model.runtime
     model.runtime = training_runtime
     source = build.ModelEncode(model, encoding, collection, track, first)
+    if isinstance(model, SpladeModel):
+        note(f"{objective.prepare_sparse(recipe, model, collection)} vocabulary entries are switched off")
+        student, (terms, followers) = SparseStudent(model), objective.sparse_objective(recipe, model, note)
+    else:
+        student, terms, followers = DenseStudent(model), objective.ranking_terms(recipe, "dual"), []
     training = Training(
-        DenseStudent(model), pairs, [nll("dual", recipe.training.temperature)], settings, work,
+        student, pairs, terms, settings, work, followers=followers, teacher=objective.teacher(recipe, collection, encoding),
         sampler=build.sampler(recipe, collection, used_pairs(pairs, settings), bm25, note), encode=source,
         evaluate=_dev(recipe, collection, model, encoding) if recipe.training.evaluate_every else None,
         processes=join_processes(),
@@ -72,7 +78,7 @@ def train_model(
         load_state(work / "best", model, training.optimizer)
         note(f"kept step {training.best_step}, dev {recipe.training.measure} {training.best:.4f}")
     if training.processes.rank == 0:
-        save_dense(model, out)
+        save_model(model, out)
         remove_folder(work / "checkpoints")
     return _cost(work)
 
@@ -97,8 +103,10 @@ def before_training(recipe: Recipe, collection: Collection, allow: tuple[str, ..
         )
     if table.dev is not None:
         collection.judgements(table.dev)
-    if recipe.negatives.file is not None and not Path(recipe.negatives.file).is_file():
-        raise Misuse(f"negatives.file {recipe.negatives.file}: no such file")
+    taught = recipe.teacher.file if recipe.teacher else None
+    for name, file in (("negatives.file", recipe.negatives.file), ("teacher.file", taught)):
+        if file is not None and not Path(file).is_file():
+            raise Misuse(f"{name} {file}: no such file")
     for split in (table.dev, table.test):
         if split in collection.splits:
             enforce([f for f in leakage(collection, table.train, split) if f.level != "ok"], allow)
@@ -128,11 +136,15 @@ def training_inputs(recipe: Recipe, collection: Collection) -> list[object]:
     """Everything that a trained model depends on: settings, the start's weights, data, given negatives."""
     from flatcoat.models.checkpoint import fingerprint
 
-    names = ("collection", "model", "runtime", "training", "negatives", "lexical")
+    names = ("collection", "model", "runtime", "training", "negatives", "lexical", "loss", "teacher", "sparsity")
     data = {name: file["sha256"] for name, file in collection.facts["files"].items()}
     given = sha256_of(Path(recipe.negatives.file)) if recipe.negatives.file else None
     dev = [recipe.evaluation.dev_queries, recipe.evaluation.dev_documents]
-    return [[getattr(recipe, name).model_dump() for name in names], dev, fingerprint(recipe.model.start), data, given]
+    said = recipe.model_dump()
+    taught = None
+    if recipe.teacher is not None:
+        taught = sha256_of(Path(recipe.teacher.file)) if recipe.teacher.file else fingerprint(str(recipe.teacher.model))
+    return [[said[name] for name in names], dev, fingerprint(recipe.model.start), data, given, taught]
 
 
 def _same(work: Path, recipe: Recipe, collection: Collection) -> bool:
@@ -165,9 +177,7 @@ def _cost(work: Path) -> dict[str, float]:
 def _dev(recipe: Recipe, collection: Collection, model: Any, run: Any) -> Callable[[], float]:
     """The measure on a sample of dev: for choosing a checkpoint, not for claims."""
     from flatcoat.evaluation.measures import evaluate, means
-    from flatcoat.index.exact import ExactIndex
-    from flatcoat.models.encode import encode_all
-    from flatcoat.representations import Dense
+    from flatcoat.models.load import encode_texts
     from flatcoat.search.engine import named
 
     rng = np.random.default_rng(recipe.training.seed)
@@ -184,9 +194,9 @@ def _dev(recipe: Recipe, collection: Collection, model: Any, run: Any) -> Callab
     qrels = {query: judgements for query, judgements in collection.qrels(split).items() if query in set(ids)}
 
     def measure() -> float:
-        vectors = encode_all(model.document, collection.documents.texts(rows), run)
-        asked = Dense(encode_all(model.query, collection.queries.texts(queries), run))
-        top = ExactIndex(vectors).search(asked, min(100, len(rows)))
+        vectors = encode_texts(model.document, collection.documents.texts(rows), run)
+        asked = as_queries(encode_texts(model.query, collection.queries.texts(queries), run))
+        top = exact_index(vectors).search(asked, min(100, len(rows)))
         return means(evaluate(qrels, named(top, ids, doc_ids), [recipe.training.measure]))[recipe.training.measure]
 
     return measure

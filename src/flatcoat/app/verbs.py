@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import TypeVar
 
 from flatcoat.app.progress import say, tracker
-from flatcoat.app.recipe import IndexTable, LexicalTable, Table, load_recipe
+from flatcoat.app.recipe import load_recipe
+from flatcoat.app.tables import IndexTable, LexicalTable, Table
 from flatcoat.errors import Misuse, nearest
+from flatcoat.sparse_vectors import SparseFolder
 
 T = TypeVar("T", bound=Table)
 
@@ -71,40 +73,50 @@ def encode(
     document_length: int | None, precision: str, device: str, strict: bool, allow: list[str] | None, quiet: bool,
 ) -> None:  # fmt: skip
     """`flatcoat encode`."""
+    from flatcoat.app import build
     from flatcoat.app.encode import encode_documents, encode_queries
+    from flatcoat.app.family import as_trained
+    from flatcoat.app.tables import ModelTable, RuntimeTable
     from flatcoat.checks.base import enforce
-    from flatcoat.checks.towers import lengths
-    from flatcoat.checks.towers import pooling as check_pooling
     from flatcoat.data.collection import open_collection
     from flatcoat.files import free_to_write
     from flatcoat.models.base import Runtime, best_device
-    from flatcoat.models.checkpoint import Overrides, describe, load_dense
     from flatcoat.models.source import resolve
+    from flatcoat.models.splade_checkpoint import is_sparse
 
     if precision not in ("fp32", "bf16"):
         raise Misuse(f"--precision {precision}: want fp32 or bf16")
-    free_to_write(out, "flatcoat-vectors", model, collection)
+    kind = "sparse" if is_sparse(resolve(model)) else "dense"
+    if kind == "sparse" and pooling:
+        raise Misuse(
+            f"--pooling {pooling}: {model} is a sparse model; it takes the maximum or sum that its checkpoint says"
+        )
+    free_to_write(out, "flatcoat-sparse" if kind == "sparse" else "flatcoat-vectors", model, collection)
     opened = open_collection(collection, strict=strict)
-    used = load_dense(model, Overrides(pooling, None, query_length, document_length))
-    enforce(check_pooling(describe(resolve(model))[1].pooling, used.document.settings.pooling), allow or ())
-    if query_length or document_length:
-        enforce(lengths(load_dense(model, Overrides(pooling)), used), allow or ())
+    said = {"pooling": pooling, "query_length": query_length, "document_length": document_length}
+    table = build.from_options(ModelTable, {"kind": kind, "start": model, **said})
+    used = build.model(table, RuntimeTable())
+    enforce(as_trained(table, used), allow or ())
     used.runtime = Runtime(best_device(device), precision)
     used.to(used.runtime.device)
     if queries:
         made = encode_queries(out, used, model, opened, queries, track=tracker(quiet))
     else:
         made = encode_documents(out, used, model, opened, track=tracker(quiet))
-    say(f"{len(made)} vectors of {made.vectors.shape[1]} dimensions: {out}", quiet)
+    if isinstance(made, SparseFolder):
+        terms = len(made.vectors.terms) / max(1, len(made))
+        say(f"{len(made)} sparse vectors of {terms:.1f} terms in the mean: {out}", quiet)
+    else:
+        say(f"{len(made)} vectors of {made.vectors.shape[1]} dimensions: {out}", quiet)
 
 
 def index(source: str, out: Path, kind: str, changes: list[str] | None, copy: bool, quiet: bool) -> None:
     """`flatcoat index`."""
-    from flatcoat.app.build import lexical_settings, vector_settings
+    from flatcoat.app.build import lexical_settings
+    from flatcoat.app.family import open_vectors, write_index
     from flatcoat.data.collection import open_collection
     from flatcoat.files import free_to_write
-    from flatcoat.index.store import VECTOR_KINDS, write_bm25, write_vector_index
-    from flatcoat.vectors import VectorFolder
+    from flatcoat.index.store import SPARSE_KINDS, VECTOR_KINDS, write_bm25
 
     free_to_write(out, "flatcoat-index", source)
     if kind == "bm25":
@@ -112,14 +124,14 @@ def index(source: str, out: Path, kind: str, changes: list[str] | None, copy: bo
         settings = lexical_settings(_table(LexicalTable, changes))
         facts = {"corpus": collection.documents.fingerprint}
         made = write_bm25(out, collection.documents.texts(), list(collection.documents.ids), facts, settings)
-    elif kind in VECTOR_KINDS:
-        vectors = VectorFolder.open(Path(source))
+    elif kind in (*VECTOR_KINDS, *SPARSE_KINDS):
         table = _table(IndexTable, [*(changes or []), f'kind="{kind}"']) if kind != "exact" else None
         if kind == "exact" and changes:
             raise Misuse("--set: exact search has no settings")
-        made = write_vector_index(out, vectors, vector_settings(table) if table else None, copy=copy)
+        made = write_index(out, open_vectors(Path(source)), table, copy=copy)
     else:
-        raise Misuse(f"--kind {kind}: want {', '.join(VECTOR_KINDS)} or bm25{nearest(kind, [*VECTOR_KINDS, 'bm25'])}")
+        known = [*VECTOR_KINDS, *SPARSE_KINDS, "bm25"]
+        raise Misuse(f"--kind {kind}: want one of {', '.join(known)}{nearest(kind, known)}")
     say(f"{kind} index of {made.facts['items']} documents, {made.bytes / 1e6:.1f} MB with its vectors: {out}", quiet)
 
 

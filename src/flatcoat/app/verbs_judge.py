@@ -8,7 +8,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from flatcoat.app.recipe import Recipe, format_recipe, load_recipe
+import numpy as np
+
+from flatcoat.app.recipe import format_recipe, load_recipe
+from flatcoat.app.tables import Recipe
 from flatcoat.data.trec import read_qrels, read_run
 from flatcoat.errors import Misuse
 
@@ -74,15 +77,16 @@ def fidelity(
     max_loss: float | None, as_json: bool,
 ) -> None:  # fmt: skip
     """`flatcoat fidelity`."""
+    from flatcoat.app.family import as_queries, exact_index, open_vectors
     from flatcoat.checks.base import enforce
     from flatcoat.checks.belongs import belongs
     from flatcoat.checks.towers import normalisation
-    from flatcoat.evaluation.fidelity import Fidelity, Judge
-    from flatcoat.index.exact import ExactIndex
+    from flatcoat.evaluation.fidelity import Fidelity, Judge, setting_of
     from flatcoat.index.store import open_index
-    from flatcoat.vectors import VectorFolder
 
-    folder, documents, asked = open_index(index), VectorFolder.open(vectors), VectorFolder.open(queries)
+    folder, documents, asked = open_index(index), open_vectors(vectors), open_vectors(queries)
+    if type(documents) is not type(asked):
+        raise Misuse(f"{vectors} and {queries}: one is dense and the other sparse; encode both with one model")
     if folder.kind in ("exact", "bm25"):
         raise Misuse(f"{index} is of kind {folder.kind}: there is no approximation to measure")
     if max_loss is not None and qrels is None:
@@ -91,14 +95,14 @@ def fidelity(
         belongs(index, folder.facts["of"], model=documents.facts.get("model"), corpus=documents.facts.get("corpus"))
     )
     enforce(belongs(queries, asked.facts, model=documents.facts.get("model")))
-    enforce(normalisation(asked.vectors, documents.vectors))
+    if isinstance(documents.vectors, np.ndarray) and isinstance(asked.vectors, np.ndarray):
+        enforce(normalisation(asked.vectors, documents.vectors))
     names = measures.split()
     judge = Judge(
-        ExactIndex(documents.vectors, vectors), asked.vectors[:], qrels=read_qrels(qrels) if qrels else None,
+        exact_index(documents.vectors, vectors), as_queries(asked.vectors), qrels=read_qrels(qrels) if qrels else None,
         query_ids=asked.ids, doc_ids=documents.ids, measures=names,
     )  # fmt: skip
-    name, _ = folder.index.knob()
-    tried = [judge.measure(folder.index, f"{name}={getattr(folder.index.settings, name)}")]
+    tried = [judge.measure(folder.index, setting_of(folder.index))]
     best: Fidelity | None = None
     if target_recall is not None or max_loss is not None:
         best, tried = judge.cheapest(folder.index, recall=target_recall, loss=max_loss, measure=names[0])
@@ -172,16 +176,34 @@ def recipe(path: Path, changes: list[str] | None, as_json: bool) -> None:
         sys.stdout.write("\n" + draw(loaded))
 
 
-def draw(recipe: Recipe, width: int = 72, height: int = 10) -> str:
-    """The learning rate over the run, in characters, as TOML comments."""
+def draw(recipe: Recipe, width: int = 72) -> str:
+    """The learning rate over the run, and the ramp of what keeps a sparse model sparse, in characters, as TOML comments."""
     from flatcoat.training.schedule import share
+    from flatcoat.training.sparsity import ramped
 
     t = recipe.training
     steps = [round(i * (t.steps - 1) / max(1, width - 1)) for i in range(width)]
-    rates = [share(step, t.steps, t.schedule, t.warmup, t.floor) for step in steps]
+    rates = [t.rate * share(step, t.steps, t.schedule, t.warmup, t.floor) for step in steps]
+    text = curve(rates, "rate", f"at step {t.steps} ({t.schedule})")
+    table = recipe.sparsity
+    if table is None:
+        return text
+    for side in ("query", "document"):
+        kind, weight, terms = (getattr(table, name) for name in (side, f"{side}_weight", f"{side}_terms"))
+        ramp = round(table.ramp * t.steps)
+        if weight:
+            text += "#\n" + curve([ramped(weight, s, ramp) for s in steps], f"{side} {kind} λ", f"at step {t.steps}")
+        elif terms:
+            text += f"#\n# {side} {kind}: λ is found by a controller that reaches {terms:g} terms at step {ramp + 1}\n"
+    return text
+
+
+def curve(values: list[float], what: str, end: str, height: int = 10) -> str:
+    """Values over a run as bars, with the first, the greatest and the last of them."""
+    top = max(values) or 1.0
     lines = []
     for level in range(height, 0, -1):
-        label = f"{t.rate * level / height:9.2e} " if level in (height, 1) else " " * 10
-        lines.append("# " + label + "".join("█" if r >= (level - 0.5) / height else " " for r in rates).rstrip())
-    ends = f"rate {t.rate * rates[0]:.2e} at step 1, {t.rate * max(rates):.2e} at its peak, {t.rate * rates[-1]:.2e} at step {t.steps}"
-    return "\n".join([*lines, f"# {ends} ({t.schedule})"]) + "\n"
+        label = f"{top * level / height:9.2e} " if level in (height, 1) else " " * 10
+        lines.append("# " + label + "".join("█" if v >= top * (level - 0.5) / height else " " for v in values).rstrip())
+    ends = f"{what} {values[0]:.2e} at step 1, {max(values):.2e} at its peak, {values[-1]:.2e} {end}"
+    return "\n".join([*lines, f"# {ends}"]) + "\n"

@@ -70,22 +70,22 @@ def _of_run(folder: Path, name: str | None) -> tuple[str, Path, str]:
 
 def _encoder(model: str, folder: IndexFolder, precision: str | None, device: str, allow: list[str] | None) -> Any:
     """The query side of a model, as the documents of an index were encoded."""
-    from flatcoat.checks.towers import pooling
+    from flatcoat.index.store import SPARSE_KINDS
     from flatcoat.models.base import Runtime, best_device
-    from flatcoat.models.checkpoint import Overrides, fingerprint, load_dense
+    from flatcoat.models.checkpoint import fingerprint
+    from flatcoat.models.splade_checkpoint import SparseOverrides, load_splade
 
     of = folder.facts["of"]
     enforce(belongs(folder.path, of, model=fingerprint(model)), allow or ())
-    tower = of.get("tower", {})
-    enforce(pooling(of.get("declared_pooling"), tower.get("pooling", of.get("declared_pooling"))), allow or ())
     asked = of.get("query_tower", {})  # the query side as it was when the documents were encoded, and measured
-    loaded = load_dense(
-        model,
-        Overrides(
-            tower.get("pooling"), tower.get("normalise"),
-            query_length=asked.get("max_length"), query_prompt=asked.get("prompt"), document_prompt=tower.get("prompt"),
-        ),
-    )  # fmt: skip
+    loaded: Any
+    if folder.kind in SPARSE_KINDS:
+        loaded = load_splade(model, SparseOverrides(
+            query_length=asked.get("max_length"), query_prompt=asked.get("prompt"), query_terms=asked.get("top_terms"),
+            aggregate=asked.get("aggregate"),
+        ))  # fmt: skip
+    else:
+        loaded = _dense(model, of, asked, allow)
     used = precision or of.get("precision", "fp32")
     if used not in ("fp32", "bf16"):
         raise Misuse(f"--precision {used}: want fp32 or bf16")
@@ -93,6 +93,21 @@ def _encoder(model: str, folder: IndexFolder, precision: str | None, device: str
     loaded.runtime = Runtime(best_device(device), used)
     loaded.to(loaded.runtime.device)
     return loaded.encode_queries
+
+
+def _dense(model: str, of: Any, asked: Any, allow: list[str] | None) -> Any:
+    from flatcoat.checks.towers import pooling
+    from flatcoat.models.checkpoint import Overrides, load_dense
+
+    tower = of.get("tower", {})
+    enforce(pooling(of.get("declared_pooling"), tower.get("pooling", of.get("declared_pooling"))), allow or ())
+    return load_dense(
+        model,
+        Overrides(
+            tower.get("pooling"), tower.get("normalise"),
+            query_length=asked.get("max_length"), query_prompt=asked.get("prompt"), document_prompt=tower.get("prompt"),
+        ),
+    )  # fmt: skip
 
 
 def _answer(folder: IndexFolder, collection: Collection, encode: Any, query: str, k: int, as_json: bool) -> None:
@@ -178,11 +193,10 @@ def _source(
     precision: str,
     device: str,
     quiet: bool,
-) -> tuple[Any, Any, np.ndarray | None]:
+) -> tuple[Any, Any, Any]:
     """What mines: an index, its queries, and the corpus's vectors where there are any."""
+    from flatcoat.app.build import mining_index
     from flatcoat.index.bm25 import Bm25Index
-    from flatcoat.index.exact import ExactIndex
-    from flatcoat.index.vector import VectorIndex, VectorSettings
 
     texts = opened.queries.texts(rows)
     if model == "bm25":
@@ -190,17 +204,17 @@ def _source(
     if model.endswith((".trec", ".run", ".txt", ".tsv")):
         return _RunIndex(read_run(Path(model)), opened), [opened.queries.ids[int(row)] for row in rows], None
     from flatcoat.models.base import Runtime, best_device
-    from flatcoat.models.checkpoint import load_dense
-    from flatcoat.models.encode import encode_all
+    from flatcoat.models.load import encode_texts, load_model
+    from flatcoat.representations import Sparse
 
     if precision not in ("fp32", "bf16"):
         raise Misuse(f"--precision {precision}: want fp32 or bf16")
-    loaded = load_dense(model)
+    loaded = load_model(model)
     loaded.runtime = Runtime(best_device(device), precision)
     loaded.to(loaded.runtime.device)
-    vectors = encode_all(loaded.document, opened.documents.texts(), loaded.runtime, track=tracker(quiet))
-    index = VectorIndex.build(vectors, VectorSettings()) if approximate else ExactIndex(vectors)
-    return index, loaded.encode_queries(texts).vectors, vectors
+    vectors = encode_texts(loaded.document, opened.documents.texts(), loaded.runtime, track=tracker(quiet))
+    kind = "sparse" if isinstance(vectors, Sparse) else "dense"
+    return mining_index(kind, approximate)(vectors), encode_texts(loaded.query, texts, loaded.runtime), vectors
 
 
 class _RunIndex:

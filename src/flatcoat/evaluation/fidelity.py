@@ -1,7 +1,8 @@
 """What an approximation costs: recall against exact search, the change of each measure, processor time, size.
 
-Recall@k is counted by score, so that equal documents are interchangeable: the share of the exact top k whose score the
-approximate answer's top k also reaches.
+Recall@k is the share of the exact top k, equal scores being interchangeable: a document counts that exact search scores
+as high as its k-th. An index that scores its candidates exactly says that score itself; of one whose scores are rounded
+(`exact_scores` false) only documents within the depth of the exact answer are known.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from flatcoat.evaluation.measures import DEFAULT, deepest, evaluate, means
 from flatcoat.evaluation.significance import bootstrap, paired
 from flatcoat.index.base import TopK
 from flatcoat.records import Qrels, Ranking
-from flatcoat.representations import Dense
+from flatcoat.representations import Dense, Sparse
 
 TIMED = 200  # queries timed one by one
 
@@ -39,28 +40,43 @@ class Fidelity:
         return self.cpu_ms / self.exact_cpu_ms if self.exact_cpu_ms else float("nan")
 
 
-def recall_at(exact: TopK, approximate: TopK, k: int) -> float:
-    """Mean share of the exact top k found in the approximate top k, ties interchangeable (relative 1e-5)."""
+def recall_at(exact: TopK, approximate: TopK, k: int, *, exact_scores: bool = True) -> float:
+    """Mean share of the exact top k found in the approximate top k, ties interchangeable (relative 1e-5).
+
+    Queries with fewer than k matches are counted over those they have.
+    """
     if not len(exact.rows):
         return 1.0
-    floor = exact.scores[:, k - 1 : k]
-    reached = approximate.scores[:, :k] >= floor - 1e-5 * np.abs(floor)
-    return float(np.minimum(reached.sum(1), k).mean() / k)
+    matches = (exact.rows[:, :k] >= 0).sum(1)
+    last = np.maximum(matches, 1)[:, None] - 1
+    floor = np.take_along_axis(exact.scores, last, 1)
+    least = floor - 1e-5 * np.abs(floor)
+    if exact_scores:
+        reached = approximate.scores[:, :k] >= least
+    else:
+        good = np.where(exact.scores >= least, exact.rows, -1)
+        reached = np.stack([np.isin(found, fine[fine >= 0]) for found, fine in zip(approximate.rows[:, :k], good, strict=True)])
+    share = np.minimum(reached.sum(1), matches) / np.maximum(matches, 1)
+    return float(np.where(matches > 0, share, 1.0).mean())
 
 
-def cpu_ms(index: Any, queries: np.ndarray, k: int) -> float:
+def cpu_ms(index: Any, queries: Dense | Sparse, k: int) -> float:
     """Median processor milliseconds of one query on one thread."""
     import faiss
     from threadpoolctl import threadpool_limits
+
+    if len(queries):
+        index.search(queries[:1], k)  # the first search may compile or read from disk
 
     threads = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(1)
     try:
         with threadpool_limits(1):
             spent = []
-            for query in queries[:TIMED]:
+            for i in range(min(TIMED, len(queries))):
+                query = queries[i : i + 1]
                 start = time.process_time()
-                index.search(Dense(query[None]), k)
+                index.search(query, k)
                 spent.append(time.process_time() - start)
     finally:
         faiss.omp_set_num_threads(threads)
@@ -89,13 +105,21 @@ def _tables(top: TopK, query_ids: Sequence[str], doc_ids: Sequence[str], qrels: 
     return evaluate(qrels, run, measures)
 
 
+def setting_of(index: Any) -> str:
+    """An index's present setting, as a table has it."""
+    if getattr(index.settings, "kind", None) == "inverted":
+        return f"bits={index.settings.bits}"
+    name = index.knob()[0]
+    return f"{name}={getattr(index.settings, name)}"
+
+
 class Judge:
     """Holds the exact answer once and measures indexes against it."""
 
     def __init__(
         self,
         exact: Any,
-        queries: np.ndarray,
+        queries: Dense | Sparse,
         *,
         ks: Sequence[int] = (10, 100),
         qrels: Qrels | None = None,
@@ -108,20 +132,20 @@ class Judge:
         self.queries, self.qrels, self.timed = queries, qrels, timed
         self.query_ids, self.doc_ids, self.measures = query_ids, doc_ids, measures
         self.depth = min(len(exact), max(*self.ks, deepest(measures) if qrels is not None else 0))
-        self.top = exact.search(Dense(queries), self.depth)
+        self.top = exact.search(queries, self.depth)
         self.exact_ms = cpu_ms(exact, queries, self.ks[0]) if timed else 0.0
         self.exact_table = _tables(self.top, query_ids, doc_ids, qrels, measures) if qrels is not None else {}
 
     def measure(self, index: Any, setting: str) -> Fidelity:
         """Everything about one index under its present setting."""
-        found = index.search(Dense(self.queries), self.depth)
+        found = index.search(self.queries, self.depth)
         change = {}
         if self.qrels is not None:
             table = _tables(found, self.query_ids, self.doc_ids, self.qrels, self.measures)
             change = relative_change(table, self.exact_table)
         return Fidelity(
             setting,
-            {k: recall_at(self.top, found, k) for k in self.ks},
+            {k: recall_at(self.top, found, k, exact_scores=getattr(index, "exact_scores", True)) for k in self.ks},
             change,
             means(self.exact_table),
             cpu_ms(index, self.queries, self.ks[0]) if self.timed else 0.0,

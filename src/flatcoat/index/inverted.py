@@ -8,10 +8,11 @@ exact, order equals the order of the scores, and scores are on the scale of the 
 impacts go to 65535, with 32 the weights stay floats; both are summed in doubles. `search_slowly_sparse` is the plain
 twin: an index answers as it does over `index.dequantised()` and `index.used(queries)`.
 
-| kind     | a block of 4,096 documents is left early where its best cannot reach the k-th score so far, counting |
+| kind     | what is read |
 |---|---|
-| inverted | all that the remaining terms could add: exact |
-| pruned   | `bound` percent of that: approximate; knob `bound` |
+| inverted | every posting of the query's terms, but for blocks of documents none of which can reach the k-th score so far |
+| pruned   | those of the terms that make `mass` percent of the score that could be had at most; the best `candidates` |
+|          | (4 k at least) by them are scored again over all terms, through a copy of the entries by row. Knob `mass` |
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from flatcoat.representations import Sparse
 
 HEAVIEST = 1e15  # a weight above this would leave the range of float32 scores
 ROOM = float(1 << 22)
+CHEAPER = 0.25  # terms are added by falling contribution / cost ** this: dear ones late, where they may be spared
 ALONE = 16  # queries answered by one thread
 
 
@@ -41,14 +43,15 @@ class InvertedSettings:
     """How an inverted index is built and searched.
 
     `query_terms` keeps a query's heaviest terms only, `query_share` drops those lighter than this share of its
-    heaviest; `bound` (percent) is for kind pruned and needs `bits` 8.
+    heaviest; `mass` (percent) and `candidates` are for kind pruned, which needs `bits` 8.
     """
 
     kind: Literal["inverted", "pruned"] = "inverted"
     bits: Literal[8, 16, 32] = 8
     query_terms: int | None = None
     query_share: float = 0.0
-    bound: int = 40
+    mass: int = 80
+    candidates: int = 100
 
     def checked(self) -> InvertedSettings:
         """Itself. Raises Misuse where a setting cannot be."""
@@ -58,8 +61,8 @@ class InvertedSettings:
             raise Misuse(f"kind='pruned' works on impacts of 8 bits, not {self.bits}")
         if (self.query_terms is not None and self.query_terms < 1) or not 0 <= self.query_share <= 1:
             raise Misuse(f"query_terms={self.query_terms}, query_share={self.query_share}: want ≥ 1 and 0 to 1")
-        if not 0 <= self.bound <= 100:
-            raise Misuse(f"bound={self.bound}: a percentage, 0 to 100")
+        if not 1 <= self.mass <= 100 or self.candidates < 1:
+            raise Misuse(f"mass={self.mass}, candidates={self.candidates}: want a percentage, 1 to 100, and at least 1")
         return self
 
 
@@ -70,6 +73,7 @@ class _Asked(NamedTuple):
     terms: np.ndarray
     ints: np.ndarray
     steps: np.ndarray
+    stop: np.ndarray
 
 
 class InvertedIndex:
@@ -85,9 +89,12 @@ class InvertedIndex:
         self.firsts = np.cumsum([0, *(s.rows for s in self.segments)]).tolist()
         self.finest = np.max([s.shifts for s in self.segments], axis=0)
         if settings.bits == 8:
-            self._ups = [np.where(s.shifts == UNUSED, 0, self.finest - s.shifts.astype(np.int32)) for s in self.segments]
+            self._ups = [
+                np.where(s.shifts == UNUSED, 0, self.finest - s.shifts.astype(np.int32)) for s in self.segments
+            ]
             reaches = [np.ldexp(s.most.astype(np.float64), up) for s, up in zip(self.segments, self._ups, strict=True)]
             self._reach = np.max(reaches, axis=0)
+            self._cheap = sum(s.costs for s in self.segments) ** -CHEAPER
 
     @classmethod
     def build(
@@ -103,6 +110,11 @@ class InvertedIndex:
         made = _segment(vectors, None, settings.checked(), threads or os.cpu_count() or 1)
         return cls([made], np.zeros(0, np.uint8), vectors.vocab_size, settings, threads=threads)
 
+    @property
+    def exact_scores(self) -> bool:
+        """Whether scores are those of the vectors as they were given."""
+        return self.settings.bits == 32
+
     def __len__(self) -> int:
         return self.firsts[-1]
 
@@ -115,7 +127,8 @@ class InvertedIndex:
                 f"built from vectors over {self.vocab_size}: another model?"
             )
         asked = self._prepared(queries)
-        keys, sizes = np.zeros((len(queries), k), np.uint64), np.zeros(len(queries), np.int64)
+        width = k if self.settings.kind == "inverted" else min(len(self), max(4 * k, self.settings.candidates))
+        keys, sizes = np.zeros((len(queries), width), np.uint64), np.zeros(len(queries), np.int64)
         parts = 1 if len(queries) < 2 * ALONE else min(self.threads, len(queries) // ALONE)
         bounds = np.linspace(0, len(queries), parts + 1).astype(int)
         in_threads(lambda i: self._scan(asked, slice(bounds[i], bounds[i + 1]), keys, sizes), parts, parts)
@@ -124,19 +137,24 @@ class InvertedIndex:
         return TopK(rows, scores)
 
     def _scan(self, asked: _Asked, some: slice, keys: np.ndarray, sizes: np.ndarray) -> None:
-        loops = kernels()
-        start = asked.start[some.start : some.stop + 1]
-        share = self.settings.bound / 100 if self.settings.kind == "pruned" else 1.0
+        loops, pruned = kernels(), self.settings.kind == "pruned"
+        start, stop = asked.start[some.start : some.stop + 1], asked.stop[some]
         for number, (first, s) in enumerate(zip(self.firsts, self.segments, strict=False)):
             if self.settings.bits == 8:
-                weights = asked.ints
-                if len(self.segments) > 1:
-                    weights = weights << self._ups[number][asked.terms].astype(np.uint32)
-                loops.scan(s.words, s.words.view(np.uint8), s.base, s.lengths, s.tops, s.forms, first, s.rows, self.dead,
-                           start, asked.terms, weights, share, keys[some], sizes[some])  # fmt: skip
+                ints = self._ints(asked, number)
+                loops.scan(s.packed, first, s.rows, self.dead, start, stop, asked.terms, ints, keys[some], sizes[some])
             else:
                 loops.scan_plain(s.base, s.numbers, s.values, s.factors, first, s.rows, self.dead,
                                  start, asked.terms, asked.ints, keys[some], sizes[some])  # fmt: skip
+        for number, (first, s) in enumerate(zip(self.firsts, self.segments, strict=False)) if pruned else ():
+            ints = self._ints(asked, number)
+            loops.complete(s.forward, self.vocab_size, first, start, asked.terms, ints, keys[some], sizes[some])
+
+    def _ints(self, asked: _Asked, segment: int) -> np.ndarray:
+        """Query weights in a segment's units."""
+        if len(self.segments) == 1:
+            return asked.ints
+        return asked.ints << self._ups[segment][asked.terms].astype(np.uint32)
 
     def _prepared(self, queries: Sparse) -> _Asked:
         kept, share = self.settings.query_terms or self.vocab_size, self.settings.query_share
@@ -144,19 +162,20 @@ class InvertedIndex:
             return _plain_queries(queries, kept, share)
         made = _Asked(
             np.zeros(len(queries) + 1, np.int64), np.empty(len(queries.terms), np.int32),
-            np.empty(len(queries.terms), np.uint32), np.empty(len(queries)),
+            np.empty(len(queries.terms), np.uint32), np.empty(len(queries)), np.empty(len(queries), np.int64),
         )  # fmt: skip
-        given = (queries.start, queries.terms, queries.weights, HEAVIEST, self.finest, self._reach, kept, share, ROOM)
-        wrong = kernels().prepare(*given, *made)
+        mass = self.settings.mass / 100 if self.settings.kind == "pruned" else 1.0
+        given, held = (queries.start, queries.terms, queries.weights), (self.finest, self._reach, self._cheap)
+        wrong = kernels().prepare(*given, HEAVIEST, *held, kept, share, ROOM, mass, *made)
         if wrong >= 0:
             raise _refusal(queries, wrong, "query")
-        return made
+        n = int(made.start[-1])
+        return made._replace(terms=made.terms[:n], ints=made.ints[:n])
 
     def used(self, queries: Sparse) -> Sparse:
         """The queries as they are scored: chosen terms, quantised weights."""
         asked = self._prepared(queries)
-        n = int(asked.start[-1])
-        terms, weights = asked.terms[:n], asked.ints[:n].astype(np.float64)
+        terms, weights = asked.terms, asked.ints.astype(np.float64)
         if self.settings.bits == 8:
             steps = np.repeat(asked.steps, np.diff(asked.start))
             weights = np.ldexp(weights * steps, self.finest[terms].astype(np.int32))
@@ -205,16 +224,16 @@ class InvertedIndex:
 
     def _joined(self, segments: Sequence[Any], kept: np.ndarray | None) -> Any:
         if self.settings.bits == 8:
-            return joined(segments, kept, self.threads)
+            return joined(segments, kept, self.threads, self.settings.kind == "pruned")
         return joined_plain(segments, kept, self.settings.bits)
 
     def knob(self) -> tuple[str, list[int]]:
-        """The setting that trades cost for quality, and values for it, cheapest first."""
-        return "bound", [0, 10, 20, 30, 40, 50, 60, 80, 100]
+        """The setting that trades cost for quality, and values for it, cheapest first; kind inverted has but one."""
+        return "mass", [40, 50, 60, 70, 80, 90, 100] if self.settings.kind == "pruned" else [100]
 
     def with_knob(self, value: int) -> InvertedIndex:
-        """The same index under another bound."""
-        settings = replace(self.settings, kind="pruned", bound=value)
+        """The same index under another mass."""
+        settings = replace(self.settings, mass=value)
         return InvertedIndex(self.segments, self.dead, self.vocab_size, settings, self.where, self.threads)
 
     def save(self, folder: Path) -> None:
@@ -232,8 +251,9 @@ class InvertedIndex:
         said = read_json(folder / "inverted.json")
         if said["bits"] != settings.bits:
             raise Misuse(f"{folder} was built with bits={said['bits']}, not {settings.bits}; build it again")
-        kind: Any = Segment if settings.bits == 8 else PlainSegment
-        segments = [kind.load(folder, f"segment{n}", rows) for n, rows in enumerate(said["rows"])]
+        named = [(folder, f"segment{n}", rows) for n, rows in enumerate(said["rows"])]
+        forward = settings.kind == "pruned"
+        segments = [Segment.load(*n, forward) if settings.bits == 8 else PlainSegment.load(*n) for n in named]
         dead = np.zeros(0, np.uint8)
         if said["deleted"]:
             dead = np.zeros(sum(said["rows"]), np.uint8)
@@ -247,7 +267,7 @@ def _segment(vectors: Sparse, known: np.ndarray | None, settings: InvertedSettin
     if wrong >= 0:
         raise _refusal(vectors, wrong, "item")
     if settings.bits == 8:
-        return Segment.of(vectors, known, threads)
+        return Segment.of(vectors, known, threads, settings.kind == "pruned")
     return PlainSegment.of(vectors, known, settings.bits)
 
 
@@ -258,7 +278,9 @@ def _refusal(vectors: Sparse, entry: int, what: str) -> FlatcoatError:
         return FlatcoatError(f"{what} {row} names term {term} of a vocabulary of {vectors.vocab_size}")
     if 0 < weight <= HEAVIEST:
         return FlatcoatError(f"{what} {row} names term {term} twice; each term once is right")
-    return FlatcoatError(f"{what} {row} gives term {term} the weight {weight}; above 0 and at most {HEAVIEST:g} is right")
+    return FlatcoatError(
+        f"{what} {row} gives term {term} the weight {weight}; above 0 and at most {HEAVIEST:g} is right"
+    )
 
 
 def _plain_queries(queries: Sparse, kept: int, share: float) -> _Asked:
@@ -278,7 +300,7 @@ def _plain_queries(queries: Sparse, kept: int, share: float) -> _Asked:
     empty = [np.zeros(0, np.float32)]
     return _Asked(
         np.array(start, np.int64), np.concatenate([np.zeros(0, np.int32), *terms]),
-        np.concatenate(empty + weights).astype(np.float64), np.ones(len(queries)),
+        np.concatenate(empty + weights).astype(np.float64), np.ones(len(queries)), np.array(start[1:], np.int64),
     )  # fmt: skip
 
 

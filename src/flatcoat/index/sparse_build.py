@@ -81,6 +81,28 @@ def fill_block(start, terms, impacts, low, high, at, numbers, forms, words, byte
 
 
 @compiled
+def read_segment(words, bytes_, at, length, form, docs, impacts):
+    """One term's postings in one block: how many."""
+    n, doc = 0, 0
+    if form == DENSE:
+        for i in range(2 * length):
+            if bytes_[2 * at + i]:
+                docs[n], impacts[n] = i, bytes_[2 * at + i]
+                n += 1
+    elif form == GAPS:
+        for word in words[at : at + length]:
+            doc += np.int64(word) & FAR
+            if word >> 8:
+                docs[n], impacts[n] = doc, word >> 8
+                n += 1
+    else:
+        n = 2 * length // 3
+        for i in range(n):
+            docs[i], impacts[i] = words[at + i], bytes_[2 * (at + n) + i]
+    return n
+
+
+@compiled
 def read_back(words, bytes_, base, lengths, forms, block_size, rows, impacts, terms):
     """All postings by rising term and row: global row within the segment, impact, term."""
     n = 0
@@ -88,25 +110,11 @@ def read_back(words, bytes_, base, lengths, forms, block_size, rows, impacts, te
         at = base[term]
         for block in range(lengths.shape[1]):
             length = np.int64(lengths[term, block])
-            if forms[term] == DENSE:
-                for i in range(2 * length):
-                    if bytes_[2 * at + i]:
-                        rows[n], impacts[n], terms[n] = block * block_size + i, bytes_[2 * at + i], term
-                        n += 1
-            elif forms[term] == GAPS:
-                doc = block * block_size
-                for word in words[at : at + length]:
-                    doc += np.int64(word) & 255
-                    if word >> 8:
-                        rows[n], impacts[n], terms[n] = doc, word >> 8, term
-                        n += 1
-            else:
-                count = 2 * length // 3
-                for i in range(count):
-                    rows[n] = block * block_size + words[at + i]
-                    impacts[n] = bytes_[2 * (at + count) + i]
-                    terms[n] = term
-                    n += 1
+            found = read_segment(words, bytes_, at, length, forms[term], rows[n:], impacts[n:])
+            for i in range(n, n + found):
+                rows[i] += block * block_size
+                terms[i] = term
+            n += found
             at += length
     return n
 

@@ -13,6 +13,7 @@ A block's scores are 32-bit integers that stay in the first-level cache while ev
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from flatcoat.errors import need
 numba: Any = need("numba", "search")
 
 BLOCK = 8192
-CHUNK = 256
+CHUNK = 128
 NUMBERS, GAPS, DENSE = 0, 1, 2
 LOW32 = np.uint64(0xFFFFFFFF)
 U0, U8, U32, U255 = np.uint64(0), np.uint64(8), np.uint64(32), np.uint64(255)
@@ -30,10 +31,11 @@ U0, U8, U32, U255 = np.uint64(0), np.uint64(8), np.uint64(32), np.uint64(255)
 
 def compiled(function: Any) -> Any:
     """`numba.njit` without the lock of the interpreter, kept on disk where a folder for it can be written."""
+    plain = inspect.unwrap(function)  # what checks types in tests would not compile
     try:
-        return numba.njit(nogil=True, cache=True)(function)
+        return numba.njit(nogil=True, cache=True)(plain)
     except RuntimeError:  # numba finds no folder to keep it in
-        return numba.njit(nogil=True)(function)
+        return numba.njit(nogil=True)(plain)
 
 
 @compiled
@@ -110,40 +112,65 @@ def gather(totals, first, last, dead, keys, size):
 
 
 @compiled
-def scan(words, bytes_, base, lengths, tops, forms, first, count, dead, start, terms, weights, share, keys, sizes):
-    """Every query's best documents of one segment.
+def add_until(totals, packed, block, terms, weights, at, room):
+    """Add terms to a block until none of its totals can pass `room` any more: whether one has."""
+    words, bytes_, _, lengths, tops, forms = packed
+    rest, best = np.int64(0), np.int64(0)
+    for j in range(len(terms)):
+        rest += np.int64(weights[j]) * np.int64(tops[terms[j], block])
+    for j in range(len(terms)):
+        if rest <= room - best:
+            # `best` was an estimate from below: look, and wait for the terms to have less to give
+            best = np.int64(greatest(totals)) if j else np.int64(0)
+            if rest <= room - best:
+                return False
+        rest -= np.int64(weights[j]) * np.int64(tops[terms[j], block])
+        length = np.int64(lengths[terms[j], block])
+        if length:
+            add_postings(totals, words, bytes_, at[j], length, forms[terms[j]], weights[j])
+    return np.int64(greatest(totals)) > room
 
-    `keys` [query, k] are heaps of total << 32 | ~row and `sizes` how full they are; terms come heaviest first.
-    A block is left once its best total and `share` of what the remaining terms could add stay below the k-th total.
+
+@compiled
+def scan(packed, first, count, dead, start, stop, terms, weights, keys, sizes):
+    """Every query's best documents of one segment; query q's terms are those from start[q] to stop[q].
+
+    `keys` [query, k] are heaps of total << 32 | ~row and `sizes` how full they are. A block is left as soon as no total
+    of it can pass the k-th so far.
     """
-    blocks = lengths.shape[1]
+    lengths, base = packed[3], packed[2]
     totals = np.zeros(BLOCK, np.uint32)
-    for query in range(len(start) - 1):
-        low, n = start[query], start[query + 1] - start[query]
-        at = np.empty(n, np.int64)
-        rest = np.zeros(n + 1, np.int64)
-        for j in range(n):
-            at[j] = base[terms[low + j]]
-        heap, size = keys[query], sizes[query]
-        for block in range(blocks):
-            for j in range(n - 1, -1, -1):
-                rest[j] = rest[j + 1] + np.int64(weights[low + j]) * np.int64(tops[terms[low + j], block])
-            room = np.int64(heap[0] >> U32) if size == len(heap) else np.int64(-1)
-            left, best = False, np.int64(0)
-            for j in range(n):
-                if not left and share * rest[j] <= room - best:
-                    # `best` was an estimate from below: look, and wait for the terms to have less to give
-                    best = np.int64(greatest(totals)) if j else np.int64(0)
-                    left = share * rest[j] <= room - best
-                term = terms[low + j]
-                length = np.int64(lengths[term, block])
-                if length and not left:
-                    add_postings(totals, words, bytes_, at[j], length, forms[term], weights[low + j])
-                at[j] += length
-            if not left and np.int64(greatest(totals)) > room:
-                size = gather(totals, first + block * BLOCK, count - block * BLOCK, dead, heap, size)
+    for q in range(len(stop)):
+        asked, given, heap, size = terms[start[q] : stop[q]], weights[start[q] : stop[q]], keys[q], sizes[q]
+        at = base[asked]
+        for block in range(lengths.shape[1]):
+            room = np.int64(heap[0] >> U32) if size == len(heap) else np.int64(0)
+            if add_until(totals, packed, block, asked, given, at, room):
+                low = block * BLOCK
+                size = gather(totals, first + low, count - low, dead, heap, size)
+            for j in range(len(asked)):
+                at[j] += np.int64(lengths[asked[j], block])
             totals[:] = 0
-        sizes[query] = size
+        sizes[q] = size
+
+
+@compiled
+def complete(entries, vocab_size, first, start, terms, weights, keys, sizes):
+    """Score candidates of one segment again, over all of the query's terms; `entries` by row: start, terms, impacts."""
+    by_row, entry_terms, entry_impacts = entries
+    weight_of = np.zeros(vocab_size, np.uint32)
+    for q in range(len(sizes)):
+        for j in range(start[q], start[q + 1]):
+            weight_of[terms[j]] += weights[j]
+        for c in range(sizes[q]):
+            row = np.int64(LOW32 - (keys[q, c] & LOW32)) - first
+            if row >= 0 and row < len(by_row) - 1:
+                total = np.uint32(0)
+                for entry in range(by_row[row], by_row[row + 1]):
+                    total += weight_of[entry_terms[entry]] * np.uint32(entry_impacts[entry])
+                keys[q, c] = np.uint64(total) << U32 | (keys[q, c] & LOW32)
+        for j in range(start[q], start[q + 1]):
+            weight_of[terms[j]] = 0
 
 
 @compiled
@@ -151,7 +178,7 @@ def finish(keys, sizes, steps, floats, rows, scores):
     """Empty the heaps into `rows` and `scores`, best first; a score that is 0 as a float32 is no match."""
     for query in range(len(keys)):
         found = np.sort(keys[query, : sizes[query]])[::-1]
-        for j in range(len(found)):
+        for j in range(min(len(found), rows.shape[1])):
             total = np.uint32(found[j] >> U32)
             score = total.view(np.float32) if floats else np.float32(total * steps[query])
             if score > 0:
@@ -159,47 +186,72 @@ def finish(keys, sizes, steps, floats, rows, scores):
 
 
 @compiled
-def prepare(start, terms, weights, limit, finest, reach, kept, share, room, to_start, to_terms, to_ints, steps):
-    """Choose and quantise each query's terms, heaviest contribution first; -1, or the place of a weight that cannot be.
+def choose(terms, weights, reach, kept, share):
+    """Places of a query's `kept` heaviest terms that some document has, none lighter than `share` of the heaviest."""
+    order = np.argsort(-weights, kind="mergesort")[:kept]
+    n = 0
+    for i in order:
+        if reach[terms[i]] > 0 and weights[i] >= share * weights[order[0]]:
+            order[n] = i
+            n += 1
+    return order[:n]
 
-    A weight times 2^-finest, divided by the query's step (a power of two), is rounded; the step is the least under
-    which the greatest possible total stays below 2 × `room`.
+
+@compiled
+def quantise(scaled, most, room):
+    """Whole numbers (as doubles) and the least power of two that they count in so that Σ number × most < 2 × room."""
+    total = (scaled * most).sum()
+    step = 2.0 ** np.ceil(np.log2(total / room)) if total > 0 else 1.0
+    while True:
+        numbers = np.floor(scaled / step + 0.5)
+        if (numbers * most).sum() < 2 * room:
+            return numbers, step
+        step *= 2
+
+
+@compiled
+def prepare(
+    start,
+    terms,
+    weights,
+    limit,
+    finest,
+    reach,
+    cheap,
+    kept,
+    share,
+    room,
+    mass,
+    to_start,
+    to_terms,
+    to_ints,
+    steps,
+    stop,
+):
+    """Choose and quantise each query's terms; -1, or the place of a weight that cannot be.
+
+    They come by falling contribution × `cheap` [term]; those up to `stop` [query] make `mass` of the contributions.
     """
     n = 0
     for query in range(len(start) - 1):
-        low, high = start[query], start[query + 1]
-        heaviest = np.float32(0)
-        for i in range(low, high):
-            if not (weights[i] > 0 and weights[i] <= limit and 0 <= terms[i] < len(finest)):
-                return i
-            heaviest = max(heaviest, weights[i])
-        chosen = low + np.argsort(-weights[low:high], kind="mergesort")[:kept]
-        total, used = 0.0, 0
-        for i in chosen:
-            if reach[terms[i]] > 0 and weights[i] >= share * heaviest:
-                chosen[used] = i
-                used += 1
-                total += np.ldexp(np.float64(weights[i]), -finest[terms[i]]) * reach[terms[i]]
-        step = 2.0 ** np.ceil(np.log2(total / room)) if total > 0 else 1.0
-        exact = np.empty(used, np.float64)
-        while True:
-            bound = 0.0
-            for j in range(used):
-                i = chosen[j]
-                exact[j] = np.floor(np.ldexp(np.float64(weights[i]), -finest[terms[i]]) / step + 0.5)
-                bound += exact[j] * reach[terms[i]]
-            if bound < 2 * room:
-                break
-            step *= 2
-        gains = np.empty(used, np.float64)
-        for j in range(used):
-            gains[j] = -exact[j] * reach[terms[chosen[j]]]
-        for j in np.argsort(gains, kind="mergesort"):
-            if exact[j] > 0:
-                to_terms[n], to_ints[n] = terms[chosen[j]], np.uint32(exact[j])
+        asked, given = terms[start[query] : start[query + 1]], weights[start[query] : start[query + 1]]
+        for i in range(len(asked)):
+            if not (given[i] > 0 and given[i] <= limit and 0 <= asked[i] < len(finest)):
+                return start[query] + i
+        places = choose(asked, given, reach, kept, share)
+        chosen, scaled = asked[places], given[places].astype(np.float64)
+        for j in range(len(chosen)):
+            scaled[j] = np.ldexp(scaled[j], -finest[chosen[j]])
+        numbers, steps[query] = quantise(scaled, reach[chosen], room)
+        left = mass * (numbers * reach[chosen]).sum()
+        stop[query] = n
+        for j in np.argsort(-numbers * reach[chosen] * cheap[chosen], kind="mergesort"):
+            if numbers[j] > 0:
+                to_terms[n], to_ints[n] = chosen[j], np.uint32(numbers[j])
                 n += 1
+                stop[query] = n if left > 0 else stop[query]
+                left -= numbers[j] * reach[chosen[j]]
         to_start[query + 1] = n
-        steps[query] = step
     return -1
 
 

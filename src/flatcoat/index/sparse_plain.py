@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from flatcoat.errors import FlatcoatError
-from flatcoat.index.sparse_segment import UNUSED, builders, shifts_of
+from flatcoat.index.sparse_segment import UNUSED, builders, mapped, shifts_of
 from flatcoat.representations import Sparse
 
 PARTS = ("base", "numbers", "values", "shifts")
@@ -85,10 +85,7 @@ class PlainSegment:
     @classmethod
     def load(cls, folder: Path, name: str, rows: int) -> PlainSegment:
         """Open memory-mapped. Raises FlatcoatError where a file is absent or the files disagree."""
-        try:
-            parts = {p: np.asarray(np.load(folder / f"{name}-{p}.npy", mmap_mode="r", allow_pickle=False)) for p in PARTS}
-        except (OSError, ValueError) as error:
-            raise FlatcoatError(f"{folder}/{name}-*.npy: cannot be read ({error}); build the index again") from error
+        parts = mapped(folder, name, PARTS)
         sizes = (len(parts["shifts"]) + 1, int(parts["base"][-1]), len(parts["numbers"]))
         if (len(parts["base"]), len(parts["numbers"]), len(parts["values"])) != sizes:
             raise FlatcoatError(f"{folder}/{name}-*.npy: the files do not fit one another; build the index again")

@@ -4,7 +4,8 @@
 
 A power of two, so that an impact stands for a weight that a float holds exactly. Files: `words` (uint16), `base` (each
 term's first word), `lengths` (uint16 [term, block]: words), `tops` (uint8 [term, block]: greatest impact), `shifts`
-(int16), `forms` (uint8 [term]: how it is written).
+(int16), `forms` (uint8 [term]: how it is written); where candidates are scored by themselves also `start`, `terms` and
+`impacts`, the entries by row.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from flatcoat.errors import FlatcoatError
 from flatcoat.representations import Sparse
 
 PARTS = ("words", "base", "lengths", "tops", "shifts", "forms")
-ROOMIER = 1.5  # a term is written densely where that takes no more than so many times the room
+BY_ROW = ("start", "terms", "impacts")
+ROOMIER = 1.3  # a term is written densely where that takes no more than so many times the room
 UNUSED = np.int16(-32768)  # the shift of a term that no document has
 
 
@@ -62,20 +64,26 @@ class Segment:
     tops: np.ndarray
     shifts: np.ndarray
     forms: np.ndarray
+    entries_by_row: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
 
     @classmethod
-    def of(cls, vectors: Sparse, known: np.ndarray | None, threads: int) -> Segment:
+    def of(cls, vectors: Sparse, known: np.ndarray | None, threads: int, forward: bool) -> Segment:
         """Quantise and pack. A term keeps its shift in `known` [term] where its weights allow it."""
         shifts = shifts_of(vectors)
         if known is not None:
             shifts = np.where((known != UNUSED) & (known <= shifts), known, shifts)
         impacts = np.empty(len(vectors.terms), np.uint8)
         builders().to_impacts(vectors.terms, vectors.weights, shifts, impacts)
-        return cls.pack(vectors.start, vectors.terms, impacts, shifts, threads)
+        return cls.pack(vectors.start, vectors.terms, impacts, shifts, threads, forward)
 
     @classmethod
-    def pack(cls, start: np.ndarray, terms: np.ndarray, impacts: np.ndarray, shifts: np.ndarray, threads: int) -> Segment:
-        """Pack impacts that lie by rows. Holds 10 bytes a term and block beside what it returns."""
+    def pack(
+        cls, start: np.ndarray, terms: np.ndarray, impacts: np.ndarray, shifts: np.ndarray, threads: int, forward: bool
+    ) -> Segment:
+        """Pack impacts that lie by rows, and with `forward` keep them by rows too.
+
+        Holds about 20 bytes a term and block beside what it returns.
+        """
         loops, search = builders(), kernels()
         edges = [*range(0, len(start) - 1, search.BLOCK), len(start) - 1]
         size, blocks = len(shifts), len(edges) - 1
@@ -103,12 +111,31 @@ class Segment:
 
         in_threads(fill, blocks, threads)
         lengths, tops = np.ascontiguousarray(lengths.T), np.ascontiguousarray(tops.T)
-        return cls(len(start) - 1, words, base, lengths, tops, shifts.astype(np.int16), forms)
+        narrow = terms.astype(np.uint16 if size <= 1 << 16 else np.int32) if forward else terms
+        kept = (np.asarray(start), narrow, np.asarray(impacts)) if forward else None
+        return cls(len(start) - 1, words, base, lengths, tops, shifts.astype(np.int16), forms, kept)
+
+    @property
+    def packed(self) -> tuple[np.ndarray, ...]:
+        """What the scan reads."""
+        return self.words, self.words.view(np.uint8), self.base, self.lengths, self.tops, self.forms
+
+    @property
+    def forward(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Entries by row: start [row + 1], terms, impacts; all empty where they are not kept."""
+        if self.entries_by_row is None:
+            return np.zeros(0, np.int64), np.zeros(0, np.uint16), np.zeros(0, np.uint8)
+        return self.entries_by_row
 
     @cached_property
     def most(self) -> np.ndarray:
         """Each term's greatest impact, uint8 [term]."""
         return self.tops.max(axis=1, initial=0)
+
+    @cached_property
+    def costs(self) -> np.ndarray:
+        """About what adding each term takes, in words, float64 [term]."""
+        return 1.0 + np.diff(self.base) / np.where(self.forms == kernels().DENSE, 8, 1)
 
     @property
     def postings(self) -> int:
@@ -141,19 +168,28 @@ class Segment:
         """Write `NAME-PART.npy` files into a folder that exists."""
         for part in PARTS:
             np.save(folder / f"{name}-{part}.npy", getattr(self, part))
+        if self.entries_by_row is not None:
+            for part, array in zip(BY_ROW, self.entries_by_row, strict=True):
+                np.save(folder / f"{name}-{part}.npy", array)
 
     @classmethod
-    def load(cls, folder: Path, name: str, rows: int) -> Segment:
+    def load(cls, folder: Path, name: str, rows: int, forward: bool) -> Segment:
         """Open memory-mapped. Raises FlatcoatError where a file is absent or the files disagree."""
-        try:
-            parts = {p: np.asarray(np.load(folder / f"{name}-{p}.npy", mmap_mode="r", allow_pickle=False)) for p in PARTS}
-        except (OSError, ValueError) as error:
-            raise FlatcoatError(f"{folder}/{name}-*.npy: cannot be read ({error}); build the index again") from error
+        parts = mapped(folder, name, (*PARTS, *BY_ROW) if forward else PARTS)
+        by_row = tuple(parts.pop(p) for p in BY_ROW) if forward else None
         size, blocks = len(parts["shifts"]), -(-rows // kernels().BLOCK)
         shapes = [parts[p].shape for p in ("base", "lengths", "tops", "forms")]
         if shapes != [(size + 1,), (size, blocks), (size, blocks), (size,)] or parts["base"][-1] != len(parts["words"]):
             raise FlatcoatError(f"{folder}/{name}-*.npy: the files do not fit one another; build the index again")
-        return cls(rows, **parts)
+        return cls(rows, **parts, entries_by_row=by_row)  # pyright: ignore[reportArgumentType]
+
+
+def mapped(folder: Path, name: str, parts: Sequence[str]) -> dict[str, np.ndarray]:
+    """Open `NAME-PART.npy` files memory-mapped. Raises FlatcoatError where one cannot be read."""
+    try:
+        return {p: np.asarray(np.load(folder / f"{name}-{p}.npy", mmap_mode="r", allow_pickle=False)) for p in parts}
+    except (OSError, ValueError, EOFError) as error:
+        raise FlatcoatError(f"{folder}/{name}-*.npy: cannot be read ({error}); build the index again") from error
 
 
 def shifts_of(vectors: Sparse) -> np.ndarray:
@@ -167,7 +203,7 @@ def shifts_of(vectors: Sparse) -> np.ndarray:
     return np.where(used, shifts, UNUSED).astype(np.int16)
 
 
-def joined(segments: Sequence[Segment], kept: np.ndarray | None, threads: int) -> Segment:
+def joined(segments: Sequence[Segment], kept: np.ndarray | None, threads: int, forward: bool) -> Segment:
     """Several segments as one; `kept` (bool, a flag a row) leaves rows out. A term's coarsest shift is its new one."""
     used = np.stack([s.shifts for s in segments]).astype(np.int32)
     shifts = np.where(used == UNUSED, 32767, used).min(axis=0)
@@ -186,4 +222,4 @@ def joined(segments: Sequence[Segment], kept: np.ndarray | None, threads: int) -
         entries = np.repeat(kept, counts)
         counts, all_terms, all_impacts = counts[kept], all_terms[entries], all_impacts[entries]
     start = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
-    return Segment.pack(start, all_terms, all_impacts, shifts, threads)
+    return Segment.pack(start, all_terms, all_impacts, shifts, threads, forward)

@@ -18,11 +18,14 @@ from flatcoat.errors import FlatcoatError, need
 from flatcoat.files import MANIFEST, atomic_folder, read_json, read_manifest, sha256_of, write_manifest
 from flatcoat.index.bm25 import Bm25Index, Bm25Settings
 from flatcoat.index.exact import ExactIndex
+from flatcoat.index.inverted import InvertedIndex, InvertedSettings
 from flatcoat.index.vector import VectorIndex, VectorSettings, build
+from flatcoat.sparse_vectors import SparseFolder
 from flatcoat.vectors import VectorFolder, write_ids
 
 KIND, VERSION = "flatcoat-index", 1
 VECTOR_KINDS = ("exact", "scan", "bits", "sq", "hnsw", "ivf")
+SPARSE_KINDS = ("inverted", "pruned")
 
 
 class IndexFolder:
@@ -33,7 +36,7 @@ class IndexFolder:
 
     @property
     def kind(self) -> str:
-        """exact, scan, bits, sq, hnsw, ivf or bm25."""
+        """exact, scan, bits, sq, hnsw, ivf, inverted, pruned or bm25."""
         return self.facts["kind"]
 
     @property
@@ -85,6 +88,23 @@ def write_bm25(
     return open_index(path)
 
 
+def write_inverted(path: Path, source: SparseFolder, settings: InvertedSettings) -> IndexFolder:
+    """Build over a folder of sparse vectors."""
+    with atomic_folder(path) as folder:
+        InvertedIndex.build(source.vectors, settings).save(folder)
+        write_ids(folder, list(source.ids))
+        shutil.copyfile(source.path / "vocabulary.json", folder / "vocabulary.json")
+        facts = {
+            "kind": settings.kind,
+            "settings": asdict(settings),
+            "items": len(source),
+            "postings": len(source.vectors.terms),
+            "of": {k: v for k, v in source.facts.items() if k not in ("files", "format", "version")},
+        }
+        write_manifest(folder, KIND, VERSION, facts)
+    return open_index(path)
+
+
 def open_index(path: Path, *, verify: bool = False) -> IndexFolder:
     """Open an index, memory-mapped.
 
@@ -95,6 +115,8 @@ def open_index(path: Path, *, verify: bool = False) -> IndexFolder:
     ids = (path / "ids.txt").read_text(encoding="utf-8").split("\n")[:-1]
     if facts["kind"] == "bm25":
         return IndexFolder(path, facts, Bm25Index.load(path), ids)
+    if facts["kind"] in SPARSE_KINDS:
+        return IndexFolder(path, facts, InvertedIndex.load(path, InvertedSettings(**facts["settings"])), ids)
     vectors = _vectors(path, facts, verify)
     if facts["kind"] == "exact":
         return IndexFolder(path, facts, ExactIndex(vectors, path), ids)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float32, Int64
@@ -20,12 +20,12 @@ class Drawn(NamedTuple):
 class Encode(Protocol):
     """The model as it is now, by rows of the collection."""
 
-    def queries(self, rows: np.ndarray) -> np.ndarray:
-        """Vectors [query, dim] of query rows."""
+    def queries(self, rows: np.ndarray) -> Any:
+        """Vectors [query, dim] of query rows, or their term weights."""
         ...
 
-    def documents(self) -> np.ndarray:
-        """Vectors [document, dim] of the whole corpus."""
+    def documents(self) -> Any:
+        """Vectors [document, dim] of the whole corpus, or its term weights."""
         ...
 
 

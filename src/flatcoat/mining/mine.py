@@ -17,7 +17,7 @@ import numpy as np
 
 from flatcoat.errors import Misuse
 from flatcoat.records import Track, silent
-from flatcoat.representations import Dense
+from flatcoat.representations import Dense, Sparse
 
 BLOCK = 256
 
@@ -58,7 +58,7 @@ def mine(
     positives: Sequence[np.ndarray],
     settings: MineSettings,
     *,
-    vectors: np.ndarray | None = None,
+    vectors: np.ndarray | Sparse | None = None,
     keys: np.ndarray | None = None,
     refuse: Refuse | None = None,
     track: Track = silent,
@@ -67,7 +67,7 @@ def mine(
 
     Args:
         index: anything with `search(queries, k)`.
-        queries: vectors [query, dim], or texts for a lexical index.
+        queries: vectors [query, dim], term weights, or texts for a lexical index.
         positives: each query's positive document rows.
         vectors: the corpus's vectors, for the positives' scores; wanted by margins.
         keys: text hashes of documents: a document equal to a positive is no negative.
@@ -109,12 +109,18 @@ def _answers(rows: np.ndarray, own: np.ndarray, keys: np.ndarray | None) -> np.n
     return np.isin(keys[np.maximum(rows, 0)], keys[own])
 
 
-def _lowest(
-    block: Any, offset: int, own: np.ndarray, vectors: np.ndarray | None, settings: MineSettings
-) -> float | None:
+def _lowest(block: Any, offset: int, own: np.ndarray, vectors: Any, settings: MineSettings) -> float | None:
     if not settings.wants_positive_scores or vectors is None:
         return None
+    if isinstance(vectors, Sparse):
+        query = block[offset : offset + 1].array()[0]
+        return min(_dot(vectors, int(row), query) for row in own)
     return float((vectors[own] @ block[offset]).min())
+
+
+def _dot(documents: Sparse, row: int, query: np.ndarray) -> float:
+    entries = slice(int(documents.start[row]), int(documents.start[row + 1]))
+    return float(documents.weights[entries] @ query[documents.terms[entries]])
 
 
 def _within(scores: np.ndarray, positive: float | None, settings: MineSettings) -> np.ndarray:

@@ -7,11 +7,11 @@ empty (every candidate was within a margin) draws from the whole corpus.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from flatcoat.index.exact import ExactIndex
-from flatcoat.index.vector import VectorIndex, VectorSettings
 from flatcoat.mining.base import Drawn, Encode
 from flatcoat.mining.mine import MineSettings, mine
 
@@ -27,13 +27,13 @@ class Periodic:
         settings: MineSettings,
         *,
         every: int | None = None,
-        index: VectorSettings | None = None,
+        index: Callable[[Any], Any] = ExactIndex,
         keys: np.ndarray | None = None,
         note: Callable[[str], None] = lambda _: None,
     ):
-        """`queries` are the training queries' rows, rising; `index` None searches exactly."""
+        """`queries` are the training queries' rows, rising; `index` builds one from the corpus's vectors."""
         self.queries, self.positives, self.documents = queries, positives, documents
-        self.settings, self.every, self.index_settings, self.keys, self.note = settings, every, index, keys, note
+        self.settings, self.every, self.index, self.keys, self.note = settings, every, index, keys, note
         self.pool = np.full((len(queries), 0), -1, dtype=np.int32)
         self.mined_at = -1
 
@@ -56,10 +56,8 @@ class Periodic:
         if not due or self.mined_at == step:
             return
         vectors = encode.documents()
-        index = ExactIndex(vectors) if self.index_settings is None else VectorIndex.build(vectors, self.index_settings)
-        mined = mine(
-            index, encode.queries(self.queries), self.positives, self.settings, vectors=vectors, keys=self.keys
-        )
+        asked = encode.queries(self.queries)
+        mined = mine(self.index(vectors), asked, self.positives, self.settings, vectors=vectors, keys=self.keys)
         self.pool, self.mined_at = mined.rows.astype(np.int32), step
         empty = int((self.pool < 0).all(1).sum())
         self.note(f"mined negatives after step {step}: {empty} of {len(self.pool)} queries have none of their own")

@@ -15,16 +15,17 @@ Group = Literal["special", "punctuation", "stopwords"]
 GROUPS: tuple[str, ...] = get_args(Group)
 
 # Function words of English: articles, pronouns, prepositions, conjunctions, auxiliaries, and what contractions leave.
-STOPWORDS = frozenset(
-    """a an the this that these those i me my mine myself we us our ours ourselves you your yours yourself yourselves he him
-    his himself she her hers herself it its itself they them their theirs themselves who whom whose which what where when
-    why how am is are was were be been being do does did doing done have has had having can could shall should will would
-    may might must ought of at by for with about against between into through during before after above below to from up
-    down in out on off over under again further then once here there and but or nor so yet if because as until while than
-    too very just not no only own same such both each few more most other some any all s t d ll m o re ve y don isn aren
-    wasn weren doesn didn hasn haven hadn won wouldn shouldn couldn mustn needn shan ain also however therefore thus
-    whether though although since unless upon within without among per via""".split()
-)
+_WORDS = """
+a an the this that these those i me my mine myself we us our ours ourselves you your yours yourself yourselves he him his
+himself she her hers herself it its itself they them their theirs themselves who whom whose which what where when why how am
+is are was were be been being do does did doing done has have had having can could shall should will would may might must
+ought of at by for with about against between into through during before after above below to from up down in out on off
+over under again further then once here there and but or nor so yet if because as until while than too very just not no only
+own same such both each few more most other some any all s t d ll m o re ve y don isn aren wasn weren doesn didn hasn haven
+hadn won wouldn shouldn couldn mustn needn shan ain also however therefore thus whether though although since unless upon
+within without among per via
+"""
+STOPWORDS = frozenset(_WORDS.split())
 
 
 def plain(token: str) -> str:
@@ -45,7 +46,9 @@ def members(tokenizer: Any, vocabulary: Sequence[str], groups: Sequence[str]) ->
     special = set(tokenizer.all_special_tokens)
 
     def inside(token: str) -> bool:
-        if "special" in groups and (token in special or token.startswith("#") and token[1:].isdigit() or "unused" in token):
+        if "special" in groups and (
+            token in special or (token.startswith("#") and token[1:].isdigit()) or token.startswith("[unused")
+        ):
             return True
         if "punctuation" in groups and token not in special and is_punctuation(token):
             return True

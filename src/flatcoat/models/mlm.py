@@ -144,6 +144,9 @@ def switched_off(network: Any) -> list[int]:
 
 def save_mlm(network: Any, tokenizer: Any, folder: Path, max_length: int) -> None:
     """Write a network and its tokenizer as transformers does, and the length that sentence-transformers reads."""
+    import transformers
+
+    transformers.logging.disable_progress_bar()
     network.save_pretrained(folder)
     (folder / "generation_config.json").unlink(missing_ok=True)
     tokenizer.save_pretrained(folder)

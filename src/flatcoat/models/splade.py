@@ -120,8 +120,9 @@ class SpladeModel(nn.Module):
     @property
     def vocabulary(self) -> list[str]:
         """Each entry's text, by its number; entries that the tokenizer does not know are `#NUMBER`."""
-        known = self.document.tokenizer.convert_ids_to_tokens(range(len(self.document.tokenizer)))
-        return [*known[: self.dim], *(f"#{number}" for number in range(len(known), self.dim))]
+        tokenizer = self.document.tokenizer
+        names = {number: token for token, number in tokenizer.get_vocab().items()}
+        return [names.get(number, f"#{number}") for number in range(self.dim)]
 
     def encode_queries(self, texts: Sequence[str]) -> Sparse:
         """Term weights of queries, in the order given."""

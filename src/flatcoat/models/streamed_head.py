@@ -8,9 +8,9 @@ has a gradient, so the way back touches one position an entry, not all:
     ∂L/∂h_i = Σ_{j won by i} g_j w_j      ∂L/∂w_j = Σ_texts g_j h_{winner of j}      g_j = ∂L/∂w_j(text) / (1 + m_j)
 
 On the CPU the way there is cheap as well. A bf16 product, a fifth of fp32's time, gives each maximum to within
-3 · 2⁻⁹ ‖h‖‖w_j‖ (two factors and their product, each rounded to eight bits; Cauchy and Schwarz), so an entry whose rough maximum lies further
-than that below zero is zero; the few that are left are computed again in fp32, every position of them. The result is the
-plain head's, entry by entry. `plain_head` is the definition and the oracle of the tests.
+3 · 2⁻⁹ ‖h‖‖w_j‖ (two factors and their product, each rounded to eight bits; Cauchy and Schwarz), so an entry whose rough
+maximum lies further than that below zero is zero; the few that are left are computed again in fp32, every position of
+them. The result is the plain head's, entry by entry. `plain_head` is the definition and the oracle of the tests.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ Aggregate = Literal["max", "sum"]
 BLOCK = 1024  # vocabulary entries of one product: its result stays in cache
 ROUNDING = 3 * 2.0**-9 * 1.02  # half a unit of bf16, 2⁻⁹, for each factor and for their product; relative to ‖h‖‖w‖
 DENSE = 0.25  # share of entries left after the rough pass above which all are computed at once
+SMALL = 96  # positions up to which rounding the weights would cost more than it saves: a query or two
 
 States = Float[Tensor, "b t d"]
 Present = Int[Tensor, "b t"] | None
@@ -52,8 +53,11 @@ def streamed_head(states: States, mask: Present, weight: Weight, bias: Bias, agg
         bias: the decoder's; minus infinity switches an entry off.
         aggregate: over positions, `max` (SPLADE v2 and later) or `sum` (v1).
     """
+    low = states.is_cuda and torch.is_autocast_enabled("cuda")  # tensor cores; on the CPU fp32 costs no more
     with torch.autocast(states.device.type, enabled=False):
         states, weight, bias = states.float(), weight.float(), bias.float()
+        if low and aggregate == "max":
+            states, weight = states.bfloat16(), weight.bfloat16()
         if aggregate == "sum":
             return _Sum.apply(states, mask, weight, bias)  # pyright: ignore[reportReturnType]
         return _Max.apply(_repeat_a_token(states, mask), weight, bias)  # pyright: ignore[reportReturnType]
@@ -89,6 +93,8 @@ def _rough(states: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 
 def _winners_screened(states: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+    if states.shape[0] * states.shape[1] <= SMALL:
+        return _winners_blocked(states, weight, bias, len(weight))
     left = ~(_rough(states, weight, bias) <= 0)  # what is not a number is left too, and comes out as it is
     values = torch.zeros(left.shape)
     places = torch.zeros(left.shape, dtype=torch.int32)
@@ -103,15 +109,15 @@ def _winners_screened(states: Tensor, weight: Tensor, bias: Tensor) -> tuple[Ten
     return values, places
 
 
-def _winners_blocked(states: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+def _winners_blocked(states: Tensor, weight: Tensor, bias: Tensor, block: int = BLOCK) -> tuple[Tensor, Tensor]:
     """All entries in fp32, a text and a block of the vocabulary at a time."""
     values = torch.empty(len(states), len(weight), device=states.device)
     places = torch.empty(values.shape, dtype=torch.int32, device=states.device)
-    for start in range(0, len(weight), BLOCK):
-        some, add = weight[start : start + BLOCK], bias[start : start + BLOCK, None]
+    for start in range(0, len(weight), block):
+        some, add = weight[start : start + block], bias[start : start + block, None]
         for row, text in enumerate(states):
             best, at = torch.addmm(add, some, text.T).max(1)
-            values[row, start : start + BLOCK], places[row, start : start + BLOCK] = torch.relu(best), at.int()
+            values[row, start : start + block], places[row, start : start + block] = torch.relu(best), at.int()
     return values, places
 
 
@@ -130,8 +136,8 @@ class _Max(torch.autograd.Function):
         amount = entry[text, term]
         row = text * states.shape[1] + places[text, term]
         flat = states.reshape(-1, states.shape[-1])
-        to_states = _gathered(row, term, amount, weight, len(flat)) if ctx.needs_input_grad[0] else None
-        to_weight = _gathered(term, row, amount, flat, len(weight)) if ctx.needs_input_grad[1] else None
+        to_states = _gathered(row, term, amount, weight.float(), len(flat)) if ctx.needs_input_grad[0] else None
+        to_weight = _gathered(term, row, amount, flat.float(), len(weight)) if ctx.needs_input_grad[1] else None
         to_bias = entry.sum(0) if ctx.needs_input_grad[2] else None
         return to_states.view(states.shape) if to_states is not None else None, to_weight, to_bias
 

@@ -32,6 +32,11 @@ class TextTower(nn.Module):
         self.tokenizer, self.settings = tokenizer, settings
         self._fast: tuple[int, Any] | None = None
 
+    @property
+    def dim(self) -> int:
+        """Dimensions of a vector, or entries of the vocabulary."""
+        raise NotImplementedError
+
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text behind the prompt, cut to `max_length`."""
         prompted = [self.settings.prompt + text for text in texts]

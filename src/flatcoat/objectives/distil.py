@@ -17,7 +17,10 @@ from flatcoat.objectives.total import Term
 
 
 def margin_mse(
-    scores: Float[Tensor, "q d"], teacher: Float[Tensor, "q d"], target: Int64[Tensor, " q"], allowed: Bool[Tensor, "q d"]
+    scores: Float[Tensor, "q d"],
+    teacher: Float[Tensor, "q d"],
+    target: Int64[Tensor, " q"],
+    allowed: Bool[Tensor, "q d"],
 ) -> Float[Tensor, ""]:
     """Squared difference of margins. Queries whose positive the teacher did not score, or scored alone, count nothing."""
     known = allowed & teacher.isfinite()

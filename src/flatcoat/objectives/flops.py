@@ -39,7 +39,9 @@ def l0_flops(weights: Weights, threshold: int) -> Float[Tensor, ""]:
     return (weights * long).mean(0).square().sum()
 
 
-def df_flops(weights: Weights, frequency: Float[Tensor, " v"], alpha: float = 0.1, beta: float = 10.0) -> Float[Tensor, ""]:
+def df_flops(
+    weights: Weights, frequency: Float[Tensor, " v"], alpha: float = 0.1, beta: float = 10.0
+) -> Float[Tensor, ""]:
     """FLOPS weighted by document frequency, a share from 0 to 1: at `alpha` a term pays half, beyond it all, below next to nothing.
 
     Raises ValueError where alpha is not within 0 and 1.

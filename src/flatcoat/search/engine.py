@@ -27,9 +27,9 @@ def named(
 
 
 def search_texts(
-    encode: Callable[[Sequence[str]], Any] | None, index: Any, texts: Sequence[str], k: int, *, track: Track = silent
+    encode: Callable[[Sequence[str]], Any] | None, index: Any, texts: Any, k: int, *, track: Track = silent
 ) -> TopK:
-    """Search texts a chunk at a time; `encode` None hands the texts themselves to the index (BM25)."""
+    """Search texts a chunk at a time; `encode` None hands them to the index as they are (BM25's texts, or vectors)."""
     starts = range(0, len(texts), CHUNK)
     parts = []
     for start in track(starts, len(starts), "search"):

@@ -15,14 +15,7 @@ def write_tiny(folder: Path, *, dim: int = 32, layers: int = 2, seed: int = 0, p
     from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    words = sorted(
-        {
-            w
-            for _, q, d in toy_sentences()
-            for w in f"{q} {d}".lower().replace(".", " .").split()
-            if len(w) > 1 or w == "."
-        }
-    )
+    words = sorted({w for _, q, d in toy_sentences() for w in f"{q} {d}".lower().replace(".", " .").split()})
     vocab = {word: i for i, word in enumerate([*special, *"abcdefghijklmnopqrstuvwxyz", *words])}
     vocab |= {f"##{c}": len(vocab) + i for i, c in enumerate("abcdefghijklmnopqrstuvwxyz")}
     tokenizer = Tokenizer(models.WordPiece(vocab, unk_token="[UNK]"))

@@ -53,8 +53,12 @@ def vital(weights: Tensor, noise: Tensor) -> Vital:
 class Health:
     """Watches a run. `names` are the vocabulary's texts, `noise` which of them are punctuation, stop words or special."""
 
-    def __init__(self, names: list[str], noise: np.ndarray, note: Callable[[str], None], every: int = 10):
+    def __init__(
+        self, names: list[str], noise: np.ndarray, note: Callable[[str], None], *, every: int = 10, settled: int = 0
+    ):
+        """Looks every `every` steps; alarms about what regularisers are there to mend wait for step `settled`."""
         self.names, self.noise, self.note, self.every = names, torch.from_numpy(noise), note, every
+        self.settled = settled
         self.said: set[str] = set()
 
     def after_step(self, step: int, evidence: Evidence) -> dict[str, float]:
@@ -80,12 +84,14 @@ class Health:
                        f"the sparsity of {side}, or set sparsity.anti_collapse")  # fmt: skip
         if found.same > 0.5:
             self._once(f"same/{side}", f"step {step + 1}: {found.same:.0%} of {side} representations are the same: one "
-                       "position wins every maximum, or the rate is too high; lower training.rate, or start from other weights")  # fmt: skip
-        if found.saturation > 0.6:
-            top = weights.sum(0).topk(5).indices.tolist()
+                       "position wins every maximum, or the rate is too high; lower training.rate or start elsewhere")  # fmt: skip
+        if step < self.settled:
+            return
+        if found.saturation > 0.8:
+            top = weights.sum(0).topk(min(5, weights.shape[1])).indices.tolist()
             words = ", ".join(repr(self.names[i]) for i in top)
             self._once(f"saturation/{side}", f"step {step + 1}: the heaviest {side} terms ({words}) are in {found.saturation:.0%} of "
-                       "texts and rank nothing; switch them off (sparsity.off) or use df-flops")  # fmt: skip
+                       "texts and rank little; sparsity.document = \"df-flops\" makes them dear")  # fmt: skip
         if found.noise > 0.2:
             self._once(f"noise/{side}", f"step {step + 1}: {found.noise:.0%} of {side} weight is on punctuation, stop words and "
                        "special tokens; switch them off: sparsity.off = [\"special\", \"punctuation\", \"stopwords\"]")  # fmt: skip

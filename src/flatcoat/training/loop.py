@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from flatcoat.data.pairs import Pairs, epoch_batches
 from flatcoat.errors import FlatcoatError, Misuse
 from flatcoat.files import remove_folder
 from flatcoat.mining.base import Encode, NegativeSampler
-from flatcoat.objectives.total import Term
+from flatcoat.objectives.total import Evidence, Term
 from flatcoat.records import Track, silent
 from flatcoat.training.log import Log
 from flatcoat.training.processes import Processes
@@ -51,6 +51,32 @@ class LoopSettings:
     tensorboard: bool = False
 
 
+@runtime_checkable
+class Follower(Protocol):
+    """Something that follows the steps and has a state of its own: a controller, a watch."""
+
+    def after_step(self, step: int, evidence: Evidence) -> Mapping[str, float]:
+        """Look at what step `step` (from 0) showed; give what is worth a line in the log."""
+        ...
+
+    def state(self) -> Mapping[str, np.ndarray]:
+        """What `restore` needs to go on to the same bits."""
+        ...
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+        """Take over a state."""
+        ...
+
+
+@runtime_checkable
+class Teacher(Protocol):
+    """Scores of every query of a batch with every document of it."""
+
+    def score(self, queries: np.ndarray, documents: np.ndarray) -> np.ndarray:
+        """Scores [query, document] by rows of the collection; not a number where it says nothing."""
+        ...
+
+
 class Training:
     """One training run in a folder: `checkpoints/`, `best/`, `log.jsonl`."""
 
@@ -66,10 +92,13 @@ class Training:
         encode: Encode | None = None,
         evaluate: Callable[[], float] | None = None,
         processes: Processes | None = None,
+        followers: Sequence[Follower] = (),
+        teacher: Teacher | None = None,
     ):
         self.student, self.pairs, self.terms, self.settings, self.folder = student, pairs, terms, settings, folder
         self.sampler, self.encode, self.evaluate = sampler, encode, evaluate
         self.processes = processes or Processes()
+        self.followers, self.teacher = list(followers), teacher
         self.step = 0
         self.best: float | None = None
         self.best_step = 0
@@ -141,7 +170,17 @@ class Training:
             raise FlatcoatError(self._broken(float(norm)))
         self.optimizer.step()
         parts = {f"loss/{name}": sum(o.parts[name] for o in outcomes) / len(outcomes) for name in outcomes[0].parts}
-        return {"loss": loss, **parts, "gradient_norm": float(norm), "rate": rate, "negatives": outcomes[0].negatives}
+        watched: dict[str, float] = {}
+        for follower in self.followers:
+            watched |= follower.after_step(self.step, outcomes[-1].evidence)
+        return {
+            "loss": loss,
+            **parts,
+            **watched,
+            "gradient_norm": float(norm),
+            "rate": rate,
+            "negatives": outcomes[0].negatives,
+        }
 
     def _broken(self, value: float) -> str:
         last = newest(self.folder / "checkpoints")
@@ -175,6 +214,7 @@ class Training:
             texts.documents.texts(documents),
             pairs.keys[documents],
             pairs.known_of(queries[mine]),
+            None if self.teacher is None else self.teacher.score(queries[mine], documents),
         )
 
     def _positions(self, number: int) -> np.ndarray:
@@ -227,12 +267,14 @@ class Training:
                 "step": self.step, "best": self.best, "best_step": self.best_step, "stopped": self.stopped,
                 "pairs": len(self.pairs), "seed": self.settings.seed, "batch": self.settings.batch,
             }  # fmt: skip
-            sampler = self.sampler.state() if self.sampler else {}
-            save_state(folder, self.student.module, self.optimizer, sampler, progress)
+            own = {"sampler": self.sampler.state() if self.sampler else {}}
+            own |= {f"follower{i}": follower.state() for i, follower in enumerate(self.followers)}
+            arrays = {f"{name}/{key}": value for name, part in own.items() for key, value in part.items()}
+            save_state(folder, self.student.module, self.optimizer, arrays, progress)
 
     def restore(self, folder: Path) -> None:
         """Go on from a checkpoint. Raises FlatcoatError where it is of other data, seed or batch."""
-        sampler, progress = load_state(folder, self.student.module, self.optimizer)
+        arrays, progress = load_state(folder, self.student.module, self.optimizer)
         now = {"pairs": len(self.pairs), "seed": self.settings.seed, "batch": self.settings.batch}
         for key, value in now.items():
             if progress[key] != value:
@@ -240,7 +282,13 @@ class Training:
         self.step, self.best, self.best_step = progress["step"], progress["best"], progress["best_step"]
         self.stopped = progress["stopped"]
         if self.sampler:
-            self.sampler.restore(sampler)
+            self.sampler.restore(_of(arrays, "sampler"))
+        for i, follower in enumerate(self.followers):
+            follower.restore(_of(arrays, f"follower{i}"))
+
+
+def _of(arrays: Mapping[str, np.ndarray], name: str) -> dict[str, np.ndarray]:
+    return {key.removeprefix(f"{name}/"): value for key, value in arrays.items() if key.startswith(f"{name}/")}
 
 
 def _optimizer(module: torch.nn.Module, settings: LoopSettings) -> torch.optim.AdamW:

@@ -24,7 +24,8 @@ from flatcoat.objectives.total import Evidence, Term
 
 Kind = Literal["flops", "l1", "l0-flops", "df-flops"]
 Side = Literal["query", "document"]
-PROPORTIONAL, INTEGRAL, SMOOTH = 1.0, 0.06, 0.8
+PROPORTIONAL, SMOOTH = 1.0, 0.8
+FIRST = 0.01  # λ × regulariser at the first step: small beside any ranking loss
 FORGET = 0.99  # of document frequencies, a step
 LEAST, MOST = 1e-7, 1e3  # of λ
 
@@ -48,7 +49,8 @@ class Regulariser:
         if (settings.weight is None) == (settings.terms is None):
             raise ValueError(f"{side}: say either a weight or the number of terms wanted")
         self.side, self.settings, self.ramp_steps = side, settings, max(1, ramp_steps)
-        self.integral = math.log(1e-4)
+        self.gain = min(0.25, max(0.04, 6 / self.ramp_steps))  # of the integral, a step: a short ramp wants a quick hand
+        self.integral = math.log(LEAST)
         self.active: float | None = None
         self.first: float | None = None
         self.now = 0.0
@@ -92,6 +94,9 @@ class Regulariser:
             seen = present.mean(0).cpu()
             self.frequency = seen if self.frequency is None else FORGET * self.frequency + (1 - FORGET) * seen
         if self.settings.terms is not None:
+            if self.first is None:
+                size = max(float(self._loss(Evidence({}, evidence.target, evidence.allowed, {self.side: weights}))), 1e-6)
+                self.integral = math.log(max(LEAST, min(MOST, FIRST / size)))
             self._steer(step, mean)
         return {f"active/{self.side}": mean, f"lambda/{self.side}": self.weight_at(step)}
 
@@ -101,7 +106,7 @@ class Regulariser:
             self.first = max(mean, 1.0)
         error = math.log(max(self.active, 0.5) / self.wanted_at(step + 1))
         error = max(-1.0, min(1.0, error))
-        self.integral = max(math.log(LEAST), min(math.log(MOST), self.integral + INTEGRAL * error))
+        self.integral = max(math.log(LEAST), min(math.log(MOST), self.integral + self.gain * error))
         self.now = math.exp(max(math.log(LEAST), min(math.log(MOST), self.integral + PROPORTIONAL * error)))
 
     def state(self) -> Mapping[str, np.ndarray]:

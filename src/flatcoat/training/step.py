@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from flatcoat.models.encode import batches_by_length, pad
-from flatcoat.objectives.total import Term, total
+from flatcoat.objectives.total import Evidence, Term, total
 from flatcoat.training.processes import Processes
 from flatcoat.training.student import Batch, Student
 
@@ -42,6 +42,7 @@ class Outcome:
     loss: float
     parts: dict[str, float]
     negatives: float
+    evidence: Evidence
 
 
 def gradient(
@@ -68,7 +69,8 @@ def gradient(
     (scale * loss).backward()
     backward({name: _own(leaf, processes) for name, leaf in leaves.items()})
     negatives = (evidence.allowed.sum(1) - 1).float().mean()
-    return Outcome(loss.item(), {name: value.item() for name, value in parts.items()}, negatives.item())
+    values = {name: value.item() for name, value in parts.items()}
+    return Outcome(loss.item(), values, negatives.item(), evidence)
 
 
 def _chunks(student: Student, tokens: Mapping[str, list[list[int]]]) -> Iterator[Chunk]:
@@ -109,7 +111,8 @@ def _kept(student: Student, chunks: Sequence[Chunk], sizes: Mapping[str, int]) -
     parts = [_forward(student, chunk) for chunk in chunks]
 
     def backward(gradients: Mapping[str, Tensor]) -> None:
-        torch.autograd.backward(parts, [gradients[chunk.tower][chunk.rows] for chunk in chunks])
+        moving = [(part, chunk) for part, chunk in zip(parts, chunks, strict=True) if part.requires_grad]
+        torch.autograd.backward([part for part, _ in moving], [gradients[c.tower][c.rows] for _, c in moving])
 
     return _assemble(student, chunks, parts, sizes), backward
 
@@ -128,7 +131,9 @@ def _remembered(
         after = random_state(student.runtime.device)
         for chunk, state in zip(chunks, states, strict=True):
             set_random_state(state, student.runtime.device)
-            _forward(student, chunk).backward(gradients[chunk.tower][chunk.rows])
+            part = _forward(student, chunk)
+            if part.requires_grad:  # a frozen tower has nothing to send back to
+                part.backward(gradients[chunk.tower][chunk.rows])
         set_random_state(after, student.runtime.device)
 
     return _assemble(student, chunks, parts, sizes), backward
@@ -154,4 +159,17 @@ def _marks(batch: Batch, processes: Processes, device: str) -> dict[str, Tensor]
     queries, documents = len(batch.queries), len(batch.documents)
     ranks = torch.arange(processes.world, device=device).repeat_interleave(queries)
     target = ranks * documents + torch.arange(queries, device=device).repeat(processes.world)
-    return {"keys": keys, "known": known, "target": target}
+    marks = {"keys": keys, "known": known, "target": target}
+    if batch.teacher is not None:
+        marks["teacher"] = _blocks(processes.gather(torch.from_numpy(batch.teacher).to(device)), processes.world)
+    return marks
+
+
+def _blocks(own: Tensor, world: int) -> Tensor:
+    """Each process's scores of its own queries and documents, in the whole batch's matrix; elsewhere not a number."""
+    queries, documents = len(own) // world, own.shape[1]
+    whole = own.new_full((len(own), world * documents), float("nan"))
+    for rank in range(world):
+        rows = slice(rank * queries, (rank + 1) * queries)
+        whole[rows, rank * documents : (rank + 1) * documents] = own[rows]
+    return whole

@@ -1,4 +1,4 @@
-"""A dense student: a batch's texts in, and from its vectors the evidence.
+"""Dual-encoder students, dense and sparse: a batch's texts in, and from its vectors the evidence.
 
 A student has *towers* (named functions from tokens to vectors) and *evidence* (from all vectors of all processes to
 scores). The step engine in between decides how forward and backward passes are cut up.
@@ -15,7 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from flatcoat.models.base import Runtime
-from flatcoat.models.dense import DenseModel, Tower
+from flatcoat.models.dense import DenseModel
+from flatcoat.models.splade import SpladeModel
+from flatcoat.models.texts import TextTower
 from flatcoat.objectives.total import Evidence
 
 
@@ -24,13 +26,15 @@ class Batch:
     """This process's share of a batch. `documents` are the positives, in order, then the drawn negatives.
 
     `keys` are 64-bit hashes of document texts, equal for equal texts; `known[i]` the keys of everything that answers
-    query i.
+    query i; `teacher` another model's scores of every query with every document, where there is one, not a number where
+    it said nothing.
     """
 
     queries: Sequence[str]
     documents: Sequence[str]
     keys: np.ndarray  # int64 [document]
     known: np.ndarray  # int64 [query, most]; padded with -1
+    teacher: np.ndarray | None = None  # float32 [query, document]
 
 
 @runtime_checkable
@@ -44,7 +48,7 @@ class Student(Protocol):
         """What the optimizer moves."""
         ...
 
-    def towers(self) -> Mapping[str, Tower]:
+    def towers(self) -> Mapping[str, TextTower]:
         """The towers by the part of the batch they encode."""
         ...
 
@@ -60,7 +64,9 @@ class Student(Protocol):
 class DenseStudent:
     """A dual encoder in training: scores are dot products of every query with every document."""
 
-    def __init__(self, model: DenseModel):
+    scorer = "dual"
+
+    def __init__(self, model: DenseModel | SpladeModel):
         self.model, self.runtime = model, model.runtime
 
     @property
@@ -68,7 +74,7 @@ class DenseStudent:
         """What the optimizer moves."""
         return self.model
 
-    def towers(self) -> Mapping[str, Tower]:
+    def towers(self) -> Mapping[str, TextTower]:
         """The towers by the part of the batch they encode."""
         return {"query": self.model.query, "document": self.model.document}
 
@@ -77,10 +83,21 @@ class DenseStudent:
         return {"query": batch.queries, "document": batch.documents}
 
     def evidence(self, vectors: Mapping[str, Tensor], marks: Mapping[str, Tensor]) -> Evidence:
-        """Scores of all queries against all documents, with known positives and repeats kept from competing."""
-        scores = vectors["query"] @ vectors["document"].T
+        """Scores of all queries against all documents, with known positives and repeats kept from competing.
+
+        `extra` holds the vectors themselves, for regularisers; `scores["teacher"]` a teacher's, where there is one.
+        """
+        scores = {self.scorer: vectors["query"] @ vectors["document"].T}
+        if "teacher" in marks:
+            scores["teacher"] = marks["teacher"]
         target = marks["target"]
-        return Evidence({"dual": scores}, target, allowed(marks["keys"], marks["known"], target))
+        return Evidence(scores, target, allowed(marks["keys"], marks["known"], target), dict(vectors))
+
+
+class SparseStudent(DenseStudent):
+    """A sparse dual encoder in training; its vectors are term weights."""
+
+    scorer = "sparse"
 
 
 def allowed(keys: Tensor, known: Tensor, target: Tensor) -> Tensor:

@@ -1,0 +1,130 @@
+"""From a recipe to what training minimises, and what follows it: terms, regularisers, a watch, a teacher."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from flatcoat.app.tables import Recipe, SparsityTable
+from flatcoat.data.store import Collection
+
+if TYPE_CHECKING:
+    from flatcoat.models.splade import LookupTower, SpladeModel
+    from flatcoat.objectives.total import Term
+    from flatcoat.training.loop import Follower, Teacher
+    from flatcoat.training.sparsity import Regulariser
+
+SAMPLE = 50_000  # documents that IDF weights are counted over
+
+
+def ranking_terms(recipe: Recipe, scorer: str) -> list[Term]:
+    """The ranking part of the loss."""
+    from flatcoat.objectives.contrastive import nll
+    from flatcoat.objectives.distil import distil_kl, distil_margin
+
+    loss = recipe.loss
+    made: list[Term] = []
+    if loss.contrastive:
+        made.append(nll(scorer, recipe.training.temperature, loss.contrastive))
+    if loss.margin_mse:
+        made.append(distil_margin(scorer, "teacher", loss.margin_mse))
+    if loss.kl:
+        made.append(distil_kl(scorer, "teacher", loss.kl, loss.kl_temperature))
+    return made
+
+
+def regularisers(table: SparsityTable, steps: int) -> list[Regulariser]:
+    """A regulariser for each side; one that weighs nothing is left out."""
+    from flatcoat.training.sparsity import Regulariser, RegulariserSettings
+
+    made = []
+    for side in ("query", "document"):
+        kind, weight, terms = (getattr(table, name) for name in (side, f"{side}_weight", f"{side}_terms"))
+        if weight == 0:
+            continue
+        settings = RegulariserSettings(kind, weight, terms, table.threshold, table.df_alpha, table.df_beta)
+        made.append(Regulariser(side, settings, round(table.ramp * steps)))
+    return made
+
+
+def sparse_objective(
+    recipe: Recipe, model: SpladeModel, note: Callable[[str], None]
+) -> tuple[list[Term], list[Follower]]:
+    """Terms and followers of a sparse model's training."""
+    from flatcoat.models.hygiene import GROUPS, members
+    from flatcoat.models.splade import LookupTower
+    from flatcoat.objectives.flops import anti_collapse
+    from flatcoat.objectives.total import Term
+    from flatcoat.training.health import Health
+
+    table = recipe.sparsity
+    assert table is not None
+    # a lookup is as sparse as its query is long: there is nothing to regularise
+    own = [
+        r
+        for r in regularisers(table, recipe.training.steps)
+        if r.side != "query" or not isinstance(model.query, LookupTower)
+    ]
+    terms = [*ranking_terms(recipe, "sparse"), *(r.term() for r in own)]
+    if table.anti_collapse:
+        loss = lambda e: anti_collapse(e.extra["query"], e.extra["document"])  # noqa: E731
+        terms.append(Term("anti_collapse", loss, table.anti_collapse))
+    noise = members(model.document.tokenizer, model.vocabulary, GROUPS)
+    watch = Health(model.vocabulary, noise, note, settled=round(table.ramp * recipe.training.steps))
+    return terms, [*own, watch]
+
+
+def prepare_sparse(recipe: Recipe, model: SpladeModel, collection: Collection) -> int:
+    """Before the first step: switch entries off, and give a lookup the corpus's IDF. Gives how many entries are off."""
+    from flatcoat.models.hygiene import members
+    from flatcoat.models.mlm import switch_off
+    from flatcoat.models.splade import LookupTower
+
+    assert recipe.sparsity is not None
+    off = np.flatnonzero(members(model.document.tokenizer, model.vocabulary, recipe.sparsity.off)).tolist()
+    networks = {id(t.backbone): t.backbone for t in (model.query, model.document) if hasattr(t, "backbone")}
+    for network in networks.values():
+        switch_off(network, off)
+    if isinstance(model.query, LookupTower):
+        weights = inverse_frequency(model.query, collection)
+        weights[off] = 0.0
+        with_weights(model.query, weights)
+    return len(off)
+
+
+def inverse_frequency(tower: LookupTower, collection: Collection) -> np.ndarray:
+    """log(1 + (N − n_j + ½) / (n_j + ½)) of each entry over the corpus (at most SAMPLE documents, evenly spaced)."""
+    size = len(collection.documents)
+    rows = np.unique(np.linspace(0, size - 1, min(size, SAMPLE)).astype(np.int64))
+    counts = np.zeros(tower.dim)
+    for start in range(0, len(rows), 4096):
+        for ids in tower.tokenize(collection.documents.texts(rows[start : start + 4096])):
+            counts[np.unique(ids)] += 1
+    return np.log1p((len(rows) - counts + 0.5) / (counts + 0.5)).astype(np.float32)
+
+
+def with_weights(tower: LookupTower, weights: np.ndarray) -> None:
+    """Set a lookup's weights."""
+    import torch
+
+    with torch.no_grad():
+        tower.weight.copy_(torch.from_numpy(weights))
+
+
+def teacher(recipe: Recipe, collection: Collection, runtime: Any) -> Teacher | None:
+    """The teacher that a recipe names."""
+    table = recipe.teacher
+    if table is None:
+        return None
+    from flatcoat.models.load import load_model
+    from flatcoat.training.teacher import ModelTeacher, read_teacher
+
+    if table.file is not None:
+        return read_teacher(Path(table.file), collection, table.scale)
+    assert table.model is not None
+    model = load_model(table.model)
+    model.runtime = runtime
+    return ModelTeacher(model.to(runtime.device), collection, table.scale)

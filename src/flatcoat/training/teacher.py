@@ -1,0 +1,89 @@
+"""Teachers: whose scores a student learns from, by rows of a collection.
+
+A model scores every query of a batch with every document of it; a file says what it says, and is not a number elsewhere.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from flatcoat.data.lines import json_lines
+from flatcoat.data.problems import Problems
+from flatcoat.data.store import Collection
+from flatcoat.errors import FlatcoatError
+from flatcoat.models.encode_sparse import encode_sparse
+from flatcoat.models.load import Model, encode_texts
+from flatcoat.models.splade import SpladeModel
+
+
+class ModelTeacher:
+    """A dual encoder that does not move; dense vectors of what it has seen are kept."""
+
+    def __init__(self, model: Model, collection: Collection, scale: float = 1.0):
+        self.model, self.collection, self.scale = model, collection, scale
+        self._kept: dict[str, dict[int, np.ndarray]] = {"query": {}, "document": {}}
+
+    def score(self, queries: np.ndarray, documents: np.ndarray) -> np.ndarray:
+        """Scores [query, document], `scale` times the model's."""
+        return np.float32(self.scale) * (self._vectors("query", queries) @ self._vectors("document", documents).T)
+
+    def _vectors(self, side: str, rows: np.ndarray) -> np.ndarray:
+        kept = self._kept[side]
+        table = self.collection.queries if side == "query" else self.collection.documents
+        tower = self.model.query if side == "query" else self.model.document
+        distinct, inverse = np.unique(rows, return_inverse=True)
+        new = np.array([row for row in distinct.tolist() if row not in kept], dtype=np.int64)
+        if isinstance(self.model, SpladeModel):
+            return encode_sparse(tower, table.texts(distinct), self.model.runtime).array()[inverse]
+        if len(new):
+            kept.update(zip(new.tolist(), encode_texts(tower, table.texts(new), self.model.runtime), strict=True))
+        return np.stack([kept[row] for row in rows.tolist()])
+
+
+class FileTeacher:
+    """Scores by query and document row."""
+
+    def __init__(self, scores: dict[int, tuple[np.ndarray, np.ndarray]], scale: float = 1.0):
+        """`scores` gives for a query's row the rows of documents, rising, and their scores."""
+        self.scores, self.scale = scores, scale
+
+    def score(self, queries: np.ndarray, documents: np.ndarray) -> np.ndarray:
+        """Scores [query, document]; not a number for pairs that the file has not."""
+        out = np.full((len(queries), len(documents)), np.nan, dtype=np.float32)
+        for i, query in enumerate(queries.tolist()):
+            if query not in self.scores:
+                continue
+            rows, scores = self.scores[query]
+            at = np.minimum(np.searchsorted(rows, documents), len(rows) - 1)
+            known = rows[at] == documents
+            out[i, known] = self.scale * scores[at[known]]
+        return out
+
+
+def read_teacher(path: Path, collection: Collection, scale: float = 1.0) -> FileTeacher:
+    """Read JSON lines of query_id, document_ids and scores (as PyLate's distillation data has them).
+
+    Raises:
+        FlatcoatError: a line without those, an id that the collection has not, or a score that is not a finite number.
+    """
+    found: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+    for place, record in json_lines(path, Problems(strict=True)):
+        ids, scores = record.get("document_ids"), record.get("scores")
+        if not isinstance(ids, list) or not isinstance(scores, list) or len(ids) != len(scores) or not ids:
+            raise FlatcoatError(f"{place}: want query_id, document_ids and as many scores")
+        query = collection.queries.lookup.row(str(record.get("query_id")))
+        if query is None:
+            raise FlatcoatError(f"{place}: query {record.get('query_id')!r} is not of this collection")
+        rows = [collection.documents.lookup.row(str(doc)) for doc in ids]
+        if None in rows:
+            raise FlatcoatError(f"{place}: document {ids[rows.index(None)]!r} is not of this collection")
+        values = np.array([s if isinstance(s, int | float) else np.nan for s in scores], dtype=np.float32)
+        if not np.isfinite(values).all():
+            raise FlatcoatError(f"{place}: scores are to be finite numbers")
+        order = np.argsort(np.array(rows, dtype=np.int64), kind="stable")
+        found[query] = (np.array(rows, dtype=np.int64)[order], values[order])
+    if not found:
+        raise FlatcoatError(f"{path}: no scores")
+    return FileTeacher(found, scale)
