@@ -113,7 +113,7 @@ def _index(path: Path) -> list[Finding]:
     folder = open_index(path, verify=True)
     found = [ok("hashes", f"{path.name}: every file is as it was written")]
     of = folder.facts["of"]
-    if of.get("tower"):
+    if "pooling" in of.get("tower", {}):
         found += pooling(of.get("declared_pooling"), of["tower"]["pooling"])
     return found
 
