@@ -1,4 +1,4 @@
-"""Put the committed benchmark tables and the quickstart's report into README.md and docs/class-notes.md.
+"""Put the committed benchmark tables and the quickstart's report into README.md and the docs.
 
     python scripts/write_docs.py [runs/quickstart/report.md]
 
@@ -43,6 +43,9 @@ def main() -> None:
     readme = ROOT / "README.md"
     fill(readme, "train", table("train_dense"))
     fill(readme, "encode", table("encode_dense"))
+    sparse = ROOT / "docs" / "sparse.md"
+    for name in ("train_sparse", "encode_sparse", "sparse_terms", "sparse_search", "sparse_scale"):
+        fill(sparse, name, table(name))
     if len(sys.argv) > 1:
         report = Path(sys.argv[1]).read_text(encoding="utf-8")
         fill(readme, "quickstart", re.sub(r"^#+ (.*)$", r"**\1**", report.strip(), flags=re.M))

@@ -55,10 +55,10 @@ def test_verbs_and_options_named_exist(page):
 
 
 def test_settings_named_in_the_docs_are_known():
-    dump = load_recipe(ROOT / "recipes" / "dpr.toml").model_dump()
+    dump = load_recipe(ROOT / "recipes" / "splade.toml").model_dump()
     for page in PAGES:
         for table, key in re.findall(
-            r"`(training|negatives|model|collection|runtime)\.(\w+)", page.read_text(encoding="utf-8")
+            r"`(training|negatives|model|collection|runtime|sparsity|loss)\.(\w+)", page.read_text(encoding="utf-8")
         ):
             assert key in dump[table], f"{page.name}: {table}.{key}"
 

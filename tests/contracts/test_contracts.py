@@ -79,7 +79,9 @@ class TestPeriodicApproximate(SamplerContract):
     def build(self):
         positives = [np.array([q]) for q in range(QUERIES)]
         settings = VectorSettings("scan", rescore=10)
-        return Periodic(np.arange(QUERIES), positives, DOCUMENTS, MineSettings(1, 9), index=lambda v: VectorIndex.build(v, settings))
+        return Periodic(
+            np.arange(QUERIES), positives, DOCUMENTS, MineSettings(1, 9), index=lambda v: VectorIndex.build(v, settings)
+        )
 
 
 @pytest.mark.parametrize("pooling", ["cls", "mean", "max", "last"])

@@ -8,9 +8,12 @@ from pathlib import Path
 from flatcoat.data.collection import build_store
 from flatcoat.data.toy import write_toy
 from flatcoat.index.bm25 import Bm25Settings
-from flatcoat.index.store import write_bm25, write_vector_index
+from flatcoat.index.inverted import InvertedSettings
+from flatcoat.index.store import write_bm25, write_inverted, write_vector_index
 from flatcoat.index.vector import VectorSettings
+from flatcoat.sparse_vectors import write_sparse
 from flatcoat.testing.index import unit
+from flatcoat.testing.sparse_index import zipfian
 from flatcoat.vectors import write_vectors
 
 
@@ -23,6 +26,16 @@ def main(out: Path) -> None:
         settings = VectorSettings(kind, cells=4, nprobe=4)  # pyright: ignore[reportArgumentType]
         write_vector_index(out / f"index-{kind}-1", vectors, settings, copy=True)
     write_bm25(out / "index-bm25-1", collection.documents.texts(), ids, {}, Bm25Settings())
+    sparse(out)
+
+
+def sparse(out: Path) -> None:
+    """The folders of sparse vectors and of indexes over them."""
+    made = zipfian(60, 12, seed=0, vocab_size=50)
+    ids, words = [f"d{i}" for i in range(60)], [f"t{i}" for i in range(50)]
+    folder = write_sparse(out / "sparse-1", made, ids, words, {"model": "golden"})
+    for kind in ("inverted", "pruned"):
+        write_inverted(out / f"index-{kind}-1", folder, InvertedSettings(kind))  # pyright: ignore[reportArgumentType]
 
 
 if __name__ == "__main__":

@@ -10,9 +10,12 @@ import pytest
 from flatcoat.data.store import Collection
 from flatcoat.data.toy import toy_sentences
 from flatcoat.index.exact import search_slowly
+from flatcoat.index.inverted import search_slowly_sparse
 from flatcoat.index.store import open_index
 from flatcoat.representations import Dense
+from flatcoat.sparse_vectors import SparseFolder
 from flatcoat.testing.index import unit
+from flatcoat.testing.sparse_index import zipfian
 from flatcoat.vectors import VectorFolder
 
 HERE = Path(__file__).parent
@@ -39,3 +42,20 @@ def test_indexes_open(kind):
 def test_bm25_opens():
     index = open_index(HERE / "index-bm25-1", verify=True)
     assert index.ids[int(index.index.search(["the heron eats"], 1).rows[0, 0])].startswith("d-heron")
+
+
+def test_sparse_vectors_open():
+    folder = SparseFolder.open(HERE / "sparse-1", verify=True)
+    np.testing.assert_array_equal(folder.vectors.array(), zipfian(60, 12, seed=0, vocab_size=50).array())
+    assert folder.ids[59] == "d59" and folder.vocabulary[49] == "t49"
+
+
+@pytest.mark.parametrize("kind", ["inverted", "pruned"])
+def test_inverted_indexes_open(kind):
+    index = open_index(HERE / f"index-{kind}-1", verify=True).index
+    queries = zipfian(4, 12, seed=1, vocab_size=50)
+    truth = search_slowly_sparse(index.dequantised(), index.used(queries), 5)
+    found = index.search(queries, 5)
+    if kind == "inverted":
+        np.testing.assert_array_equal(found.rows, truth.rows)
+    assert np.mean([len(set(a) & set(b)) / 5 for a, b in zip(found.rows, truth.rows, strict=True)]) >= 0.8

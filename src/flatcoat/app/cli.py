@@ -83,6 +83,43 @@ def index(
 
 
 @app.command()
+def update(
+    index: Annotated[Path, typer.Argument(help="An inverted or pruned index.")],
+    add: Annotated[Path | None, typer.Option(help="Sparse vectors of new documents.")] = None,
+    delete: Annotated[Path | None, typer.Option(help="A file of document ids, one a line; done before --add.")] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Delete documents from an inverted index, and add others, where it lies."""
+    from flatcoat.app.verbs_sparse import update as verb
+
+    verb(index, add, delete, quiet)
+
+
+@app.command()
+def export(
+    vectors: Annotated[Path, typer.Argument(help="A folder of sparse vectors.")], out: Out,
+    to: Annotated[str, typer.Option(help="ciff or anserini (JSONL).")] = "ciff",
+    scale: Annotated[float, typer.Option(help="Weights times this, rounded.")] = 100.0, quiet: Quiet = False,
+) -> None:  # fmt: skip
+    """Write sparse vectors for other engines (Lucene, Anserini, PISA)."""
+    from flatcoat.app.verbs_sparse import export as verb
+
+    verb(vectors, to, out, scale, quiet)
+
+
+@app.command("import")
+def import_(
+    file: Annotated[Path, typer.Argument(help="A CIFF or JSONL file.")], out: Out,
+    of: Annotated[str, typer.Option("--from", help="ciff or anserini (JSONL).")] = "ciff",
+    scale: Annotated[float, typer.Option(help="Numbers divided by this.")] = 100.0, quiet: Quiet = False,
+) -> None:  # fmt: skip
+    """Read sparse vectors that other tools wrote into a folder to index."""
+    from flatcoat.app.verbs_sparse import bring_in as verb
+
+    verb(file, of, out, scale, quiet)
+
+
+@app.command()
 def search(
     model: Annotated[str, typer.Argument(help="A model, bm25, or the folder of a run.")],
     index: Annotated[Path | None, typer.Argument(help="An index; not with the folder of a run.")] = None,

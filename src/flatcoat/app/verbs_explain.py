@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import asdict
+from typing import Any
 
 from flatcoat.errors import Misuse
 
@@ -20,26 +21,32 @@ def explain(model: str, query: str, document: str | None, k: int, as_json: bool)
     if not is_sparse(resolve(model)):
         raise Misuse(f"{model}: a dense model has no terms to show; explain wants a sparse one")
     loaded = load_splade(model)
-    said: dict[str, object] = {}
+    said: dict[str, Any] = {}
     for side, text, tower in (("query", query, loaded.query), ("document", document, loaded.document)):
         if text is not None:
             terms, count = terms_of(loaded, tower, text, k)
             said[side] = {"text": text, "count": count, "terms": [asdict(term) for term in terms]}
-            if not as_json:
-                _show(side, text, terms, count)
     if document is not None:
         shared, score = shared_terms(loaded, query, document)
-        said["shared"] = {"score": score, "terms": [asdict(term) for term in shared[:k]]}
-        if not as_json:
-            sys.stdout.write(f"shared: score {score:.3f} over {len(shared)} terms\n")
-            for s in shared[:k]:
-                sys.stdout.write(f"  {s.term:<18} {s.query:.2f} × {s.document:.2f} = {s.product:6.3f}  {s.share:4.0%}\n")
+        said["shared"] = {"score": score, "count": len(shared), "terms": [asdict(term) for term in shared[:k]]}
     if as_json:
         sys.stdout.write(json.dumps(said, ensure_ascii=False) + "\n")
+    else:
+        _show(said)
 
 
-def _show(side: str, text: str, terms: list, count: int) -> None:
-    sys.stdout.write(f"{side}: {text[:100]}\n{count} terms; the heaviest, and the token behind each:\n")
-    for term in terms:
-        bar = "█" * max(1, round(8 * term.weight))
-        sys.stdout.write(f"  {term.term:<18} {term.weight:5.2f}  {term.token:<14} {bar}\n")
+def _show(said: dict[str, Any]) -> None:
+    for side in ("query", "document"):
+        if side in said:
+            one = said[side]
+            lines = [f"{side}: {one['text'][:100]}", f"{one['count']} terms; the heaviest, and the token behind each:"]
+            for term in one["terms"]:
+                bar = "█" * max(1, round(8 * term["weight"]))
+                lines.append(f"  {term['term']:<18} {term['weight']:5.2f}  {term['token']:<14} {bar}")
+            sys.stdout.write("\n".join(lines) + "\n")
+    if "shared" in said:
+        lines = [f"shared: score {said['shared']['score']:.3f} over {said['shared']['count']} terms"]
+        for s in said["shared"]["terms"]:
+            sum_ = f"{s['query']:.2f} × {s['document']:.2f} = {s['product']:6.3f}"
+            lines.append(f"  {s['term']:<18} {sum_}  {s['share']:4.0%}")
+        sys.stdout.write("\n".join(lines) + "\n")

@@ -118,7 +118,9 @@ def _answer(folder: IndexFolder, collection: Collection, encode: Any, query: str
     hits = []
     for row, score in zip(top.rows[0].tolist(), top.scores[0].tolist(), strict=True):
         if row >= 0:
-            hits.append({"id": folder.ids[row], "score": score, "text": collection.documents.text(row)})
+            place = collection.documents.lookup.row(str(folder.ids[row]))  # an updated index has rows of its own
+            text = "" if place is None else collection.documents.text(place)
+            hits.append({"id": folder.ids[row], "score": score, "text": text})
     if as_json:
         sys.stdout.write(json.dumps({"query": query, "hits": hits}, ensure_ascii=False) + "\n")
         return

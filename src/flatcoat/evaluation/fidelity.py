@@ -55,7 +55,9 @@ def recall_at(exact: TopK, approximate: TopK, k: int, *, exact_scores: bool = Tr
         reached = approximate.scores[:, :k] >= least
     else:
         good = np.where(exact.scores >= least, exact.rows, -1)
-        reached = np.stack([np.isin(found, fine[fine >= 0]) for found, fine in zip(approximate.rows[:, :k], good, strict=True)])
+        reached = np.stack(
+            [np.isin(found, fine[fine >= 0]) for found, fine in zip(approximate.rows[:, :k], good, strict=True)]
+        )
     share = np.minimum(reached.sum(1), matches) / np.maximum(matches, 1)
     return float(np.where(matches > 0, share, 1.0).mean())
 

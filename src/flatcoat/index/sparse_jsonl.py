@@ -44,6 +44,7 @@ def write_anserini(
 
 
 def _lines(path: Path) -> Iterator[tuple[str, Any]]:
+    number = 0
     try:
         with path.open(encoding="utf-8") as file:
             for number, line in enumerate(file, 1):
@@ -51,8 +52,10 @@ def _lines(path: Path) -> Iterator[tuple[str, Any]]:
                     yield f"{path}, line {number}", json.loads(line)
     except FileNotFoundError as error:
         raise FlatcoatError(f"{path}: no such file") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise FlatcoatError(f"{path}: a line is not valid JSON ({error})") from error
+    except json.JSONDecodeError as error:
+        raise FlatcoatError(f"{path}, line {number}: not valid JSON ({error.msg})") from error
+    except UnicodeDecodeError as error:
+        raise FlatcoatError(f"{path}, after line {number}: not valid UTF-8") from error
 
 
 def read_anserini(

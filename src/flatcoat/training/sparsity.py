@@ -49,7 +49,9 @@ class Regulariser:
         if (settings.weight is None) == (settings.terms is None):
             raise ValueError(f"{side}: say either a weight or the number of terms wanted")
         self.side, self.settings, self.ramp_steps = side, settings, max(1, ramp_steps)
-        self.gain = min(0.25, max(0.04, 6 / self.ramp_steps))  # of the integral, a step: a short ramp wants a quick hand
+        self.gain = min(
+            0.25, max(0.04, 6 / self.ramp_steps)
+        )  # of the integral, a step: a short ramp wants a quick hand
         self.integral = math.log(LEAST)
         self.active: float | None = None
         self.first: float | None = None
@@ -95,7 +97,9 @@ class Regulariser:
             self.frequency = seen if self.frequency is None else FORGET * self.frequency + (1 - FORGET) * seen
         if self.settings.terms is not None:
             if self.first is None:
-                size = max(float(self._loss(Evidence({}, evidence.target, evidence.allowed, {self.side: weights}))), 1e-6)
+                size = max(
+                    float(self._loss(Evidence({}, evidence.target, evidence.allowed, {self.side: weights}))), 1e-6
+                )
                 self.integral = math.log(max(LEAST, min(MOST, FIRST / size)))
             self._steer(step, mean)
         return {f"active/{self.side}": mean, f"lambda/{self.side}": self.weight_at(step)}
