@@ -2,15 +2,17 @@
 
     python benchmarks/train_sparse.py COLLECTION [--model tiny|minilm] [--batch 32] [--length 128] [--steps 4] [--rounds 3]
 
-Both train the same checkpoint in fp32 (`tiny`: 4.4 million weights, two layers; `minilm`: MiniLM-L6 with a new head) with its
-own dropout, in-batch softmax, FLOPS on both sides, AdamW, the same batches of the split train in the same order. The rate is
-of the median step. Memory is what the process holds at most above what it held when the model was loaded. `flatcoat-cached`
-makes gradients a chunk at a time (GradCache), the same gradients in less memory.
+Both train the same checkpoint in fp32 (`tiny`: 4.4 million weights, two layers; `minilm`: MiniLM-L6 with a new head), with its
+own dropout (0.1) and with none (drawing masks, and attention without its fused kernel, weigh on both alike), in-batch
+softmax, FLOPS on both sides, AdamW, the same batches of the split train in the same order. The rate is of the median step.
+Memory is what the process holds at most above what it held when the model was loaded. `flatcoat-cached` makes gradients a
+chunk at a time (GradCache): the same gradients in less memory.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import statistics
 import tempfile
@@ -34,6 +36,12 @@ def checkpoint(name: str, folder: Path, length: int) -> Path:
     return folder
 
 
+def set_dropout(model: Any, rate: float) -> None:
+    from flatcoat.app.build import set_dropout as set_all
+
+    set_all(model, rate)
+
+
 def ours(args: argparse.Namespace, folder: Path) -> tuple[list[float], float]:
     from flatcoat.models.base import Runtime
     from flatcoat.models.splade_checkpoint import load_splade
@@ -45,7 +53,9 @@ def ours(args: argparse.Namespace, folder: Path) -> tuple[list[float], float]:
     pairs, _ = batches(args.collection, args.batch, args.steps)
     model = load_splade(str(folder))
     cached = args.one == "flatcoat-cached"
-    model.runtime = Runtime(batch_tokens=2048 if cached else 4096)
+    model.runtime = Runtime(batch_tokens=1024 if cached else 4096)
+    if args.dropout is not None:
+        set_dropout(model, args.dropout)
     settings = LoopSettings(steps=args.steps, batch=args.batch, warmup=0, rate=RATE, cached=cached)
     held = [Regulariser("query", RegulariserSettings(weight=QUERY_WEIGHT), 1),
             Regulariser("document", RegulariserSettings(weight=DOCUMENT_WEIGHT), 1)]  # fmt: skip
@@ -70,6 +80,8 @@ def theirs(args: argparse.Namespace, folder: Path) -> tuple[list[float], float]:
     data = Dataset.from_dict({"anchor": list(texts.queries.texts(pairs.queries[flat])),
                               "positive": list(texts.documents.texts(pairs.documents[flat]))})  # fmt: skip
     model = quietly(lambda: SparseEncoder(str(folder), device="cpu"))
+    if args.dropout is not None:
+        set_dropout(model, args.dropout)
 
     class Clock(TrainerCallback):
         def __init__(self) -> None:
@@ -105,6 +117,7 @@ def main() -> None:
     parser.add_argument("--length", type=int, default=128)
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--dropout", type=float, help="one rate only: the checkpoint's own is 0.1")
     parser.add_argument("--one")
     args = parser.parse_args()
     if args.one:
@@ -116,8 +129,10 @@ def main() -> None:
         return
     names = [PEER, "flatcoat", "flatcoat-cached"]
     rows = []
-    for model in ("tiny", "minilm") if args.model == "both" else (args.model,):
-        extra = [args.collection, "--model", model]
+    rates = (0.1, 0.0) if args.dropout is None else (args.dropout,)
+    models = ("tiny", "minilm") if args.model == "both" else (args.model,)
+    for model, rate in itertools.product(models, rates):
+        extra = [args.collection, "--model", model, "--dropout", str(rate)]
         extra += [str(x) for k in ("batch", "length", "steps") for x in (f"--{k}", getattr(args, k))]
         found = alternate(__file__, names, args.rounds, extra)
         held = medians(found[PEER], "held")[0]
@@ -125,9 +140,20 @@ def main() -> None:
             middle, low, high = medians(found[name], "rate")
             ratios = sorted(a["rate"] / b["rate"] for a, b in zip(found[name], found[PEER], strict=True))
             own = medians(found[name], "held")[0]
-            rows.append([model, name, f"{middle:.1f}", f"{low:.1f}", f"{high:.1f}", f"{ratios[len(ratios) // 2]:.2f}",
+            rows.append([model, rate, name, f"{middle:.1f}", f"{low:.1f}", f"{high:.1f}", f"{ratios[len(ratios) // 2]:.2f}",
                          f"{own:.0f}", f"{own / held:.3f}", f"{medians(found[name], 'peak')[0]:.0f}"])  # fmt: skip
-    header = ["model", "engine", "pairs/s", "least", "most", "median of ratios", "MB held", "share", "peak MB"]
+    header = [
+        "model",
+        "dropout",
+        "engine",
+        "pairs/s",
+        "least",
+        "most",
+        "median of ratios",
+        "MB held",
+        "share",
+        "peak MB",
+    ]
     note = f"fp32, batch {args.batch}, length {args.length}, {args.rounds} alternating rounds"
     write_table("train_sparse", "train_sparse", header, rows, note)
 
