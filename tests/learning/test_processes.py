@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 
+import pytest
 import torch
 from safetensors.torch import load_file
 
@@ -16,14 +17,36 @@ OPTIONS = (
 LAUNCHER = [sys.executable, "-m", "accelerate.commands.launch", *OPTIONS.split()]
 
 
-def test_two_processes_train_the_model_of_one(tiny, toy, tmp_path):
+SPARSE = """
+kind = "sparse"
+[sparsity]
+document = "df-flops"
+document_weight = 0.01
+query = "l0-flops"
+query_weight = 0.01
+threshold = 5
+ramp = 0.2
+anti_collapse = 0.1
+[teacher]
+model = "{tiny}"
+scale = 20.0
+[loss]
+kl = 1.0
+margin_mse = 0.05
+"""
+
+
+@pytest.mark.parametrize("kind", ["dense", "sparse"])
+def test_two_processes_train_the_model_of_one(tiny, tiny_mlm, toy, tmp_path, kind):
     recipe = tmp_path / "toy.toml"
+    start = tiny if kind == "dense" else tiny_mlm
     recipe.write_text(f"""
 [collection]
 source = "{toy}"
 [model]
-start = "{tiny}"
+start = "{start}"
 dropout = 0.0
+{SPARSE.format(tiny=tiny) if kind == "sparse" else ""}
 [training]
 steps = 6
 batch = 8
@@ -41,7 +64,7 @@ every = 4
         done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=180)
         assert done.returncode == 0, done.stderr[-3000:]
     one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "two"))
-    start = load_file(tiny / "model.safetensors")
+    start = load_file(start / "model.safetensors")
     for name in one:
         torch.testing.assert_close(one[name], two[name], atol=2e-5, rtol=1e-3)
     assert any(not torch.equal(one[name], start[name]) for name in one)

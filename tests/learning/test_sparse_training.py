@@ -22,10 +22,12 @@ from flatcoat.objectives.distil import distil_kl, distil_margin
 from flatcoat.records import silent
 from flatcoat.training.health import Health
 from flatcoat.training.loop import LoopSettings, Training
+from flatcoat.training.processes import Processes
 from flatcoat.training.sparsity import Regulariser, RegulariserSettings
 from flatcoat.training.state import weights_of
+from flatcoat.training.step import gradient
 from flatcoat.training.student import SparseStudent
-from flatcoat.training.teacher import FileTeacher, ModelTeacher, read_teacher
+from flatcoat.training.teacher import FileTeacher, ModelTeacher, ScaleWatch, read_teacher
 
 BASE = {"steps": 12, "batch": 8, "rate": 2e-3, "warmup": 4, "negatives": 2}
 
@@ -35,7 +37,9 @@ def pairs(toy, tmp_path_factory):
     return load_pairs(build_store(str(toy), tmp_path_factory.mktemp("store") / "s"), "train")
 
 
-def training(tiny_mlm, pairs, folder, *, terms=None, teacher=None, overrides=None, frozen=None, **changes) -> Training:
+def training(
+    tiny_mlm, pairs, folder, *, terms=None, teacher=None, overrides=None, frozen=None, evaluate=None, **changes
+) -> Training:
     model = load_splade(str(tiny_mlm), overrides or SparseOverrides())
     model.runtime = Runtime(batch_tokens=256)
     if frozen:
@@ -50,6 +54,7 @@ def training(tiny_mlm, pairs, folder, *, terms=None, teacher=None, overrides=Non
         SparseStudent(model), pairs, [*(terms or [nll("sparse", 1.0)]), *(r.term() for r in held)],
         LoopSettings(**{**BASE, **changes}), folder, sampler=sampler,
         encode=ModelEncode(model, model.runtime, pairs.collection, silent), followers=[*held, watch], teacher=teacher,
+        evaluate=evaluate,
     )  # fmt: skip
 
 
@@ -99,15 +104,29 @@ def test_it_overfits_and_meets_its_number_of_terms(tiny_mlm, pairs, tmp_path):
     assert np.mean([line["active/document"] for line in lines[-20:]]) == pytest.approx(15, rel=0.35)
 
 
-def test_cached_gradients_are_the_whole_ones(tiny_mlm, pairs, tmp_path):
+@pytest.mark.parametrize("queries", ["shared", "lookup"])
+def test_cached_gradients_are_the_whole_ones(tiny_mlm, pairs, tmp_path, queries):
+    found = []
     for name, cached in (("a", False), ("b", True)):
-        model = load_splade(str(tiny_mlm))
-        for part in model.modules():
+        run = training(tiny_mlm, pairs, tmp_path / name, overrides=SparseOverrides(queries=queries), negatives=0)
+        for part in run.student.module.modules():
             if isinstance(part, torch.nn.Dropout):
                 part.p = 0.0
-        training(tiny_mlm, pairs, tmp_path / name, cached=cached, steps=1).run()
-    a, b = log(tmp_path / "a")[0], log(tmp_path / "b")[0]
-    assert a["loss"] == pytest.approx(b["loss"], rel=1e-5)
+        run.student.module.train()
+        gradient(run.student, run.batch(0), run.terms, 3, processes=Processes(), cached=cached)
+        found.append({n: p.grad for n, p in run.student.module.named_parameters() if p.grad is not None})
+    assert found[0].keys() == found[1].keys() and any(g.abs().sum() > 0 for g in found[0].values())
+    for name, value in found[0].items():
+        torch.testing.assert_close(found[1][name], value, atol=1e-5, rtol=1e-4)
+
+
+def test_accumulated_batches_show_followers_every_text(tiny_mlm, pairs, tmp_path):
+    run = training(tiny_mlm, pairs, tmp_path, accumulate=2, steps=2, negatives=0)
+    seen = []
+    run.followers.append(type("Count", (), {"after_step": lambda self, step, e: seen.append(len(e.extra["query"])) or {},
+                                            "state": lambda self: {}, "restore": lambda self, s: None})())  # fmt: skip
+    run.run()
+    assert seen == [16, 16]
 
 
 def test_frozen_parts_do_not_move(tiny_mlm, pairs, tmp_path):
@@ -175,3 +194,36 @@ def test_bad_teacher_files_name_the_line(pairs, tmp_path, record, word):
     path.write_text(text + "\n")
     with pytest.raises(FlatcoatError, match=rf"teacher\.jsonl:1.*{word}"):
         read_teacher(path, pairs.collection)
+
+
+def test_a_query_has_one_line(pairs, tmp_path):
+    line = json.dumps(
+        {
+            "query_id": pairs.collection.queries.ids[0],
+            "document_ids": [pairs.collection.documents.ids[0]],
+            "scores": [1],
+        }
+    )
+    (tmp_path / "t.jsonl").write_text(f"{line}\n{line}\n")
+    with pytest.raises(FlatcoatError, match=r"t\.jsonl:2.*earlier line"):
+        read_teacher(tmp_path / "t.jsonl", pairs.collection)
+
+
+@pytest.mark.parametrize(("scale", "warned"), [(1.0, False), (1000.0, True), (1e-3, True)])
+def test_a_teacher_on_another_scale_is_named(tiny, tiny_mlm, pairs, tmp_path, scale, warned):
+    said = []
+    teacher = ModelTeacher(load_splade(str(tiny_mlm)), pairs.collection, scale)
+    run = training(
+        tiny_mlm, pairs, tmp_path, teacher=teacher, steps=2, terms=[distil_kl("sparse", "teacher")], negatives=0
+    )
+    run.followers.append(ScaleWatch("sparse", 1.0, said.append))
+    run.run()
+    assert bool(said) == warned and all("teacher.scale" in line for line in said)
+    assert log(tmp_path)[0]["teacher/spread"] == pytest.approx(scale, rel=0.5)
+
+
+def test_the_best_checkpoint_is_looked_for_after_the_ramp(tiny_mlm, pairs, tmp_path):
+    values = iter([0.5, 0.4, 0.3])
+    run = training(tiny_mlm, pairs, tmp_path, evaluate_every=2, evaluate_after=8, evaluate=lambda: next(values))
+    run.run()
+    assert run.best_step == 8

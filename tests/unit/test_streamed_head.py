@@ -58,6 +58,21 @@ def test_the_rough_pass_loses_nothing(seed, shift, scale):
     assert (bound >= exact - 1e-5 * scale).all()
 
 
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_the_rough_pass_loses_nothing_when_all_roundings_agree(sign):
+    """Every number rounds the same way by nearly half a unit: the greatest error that there can be."""
+    d = 64
+    low = 1 + 2.0**-8 - 1e-6 if sign > 0 else 1 + 2.0**-8 + 1e-6  # to be rounded down to 1, or up to 1 + 2^-7
+    states, weight = torch.full((4, 40, d), low), torch.full((3, d), low)
+    exact = float(states[0, 0].double() @ weight[0].double())
+    for above in (1e-3, 0.1):
+        bias = torch.full((3,), -exact + above)
+        found = streamed_head(states, None, weight, bias)
+        torch.testing.assert_close(found, plain_head(states, None, weight, bias), atol=1e-4, rtol=1e-4)
+        assert (found > 0).all()
+        assert (module._rough(-states, weight, torch.full((3,), exact + above)) > 0).all()
+
+
 def test_padding_on_the_left_and_one_token():
     states, _, weight, bias = case(3, shift=-1.0)
     mask = torch.zeros(3, 7, dtype=torch.long)

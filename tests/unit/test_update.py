@@ -13,7 +13,7 @@ from flatcoat.index.inverted import InvertedSettings
 from flatcoat.index.store import open_index, write_inverted
 from flatcoat.index.update import update_inverted
 from flatcoat.representations import Sparse
-from flatcoat.sparse_vectors import write_sparse
+from flatcoat.sparse_vectors import SparseFolder, write_sparse
 
 WORDS = [f"w{i}" for i in range(40)]
 FACTS = {"model": "m", "corpus": "c"}
@@ -68,6 +68,8 @@ def test_what_cannot_be_updated_says_why(tmp_path):
         ((None, ["z"]), FlatcoatError, "no document 'z'"),
         ((folder(tmp_path / "x", 2, 1, "a"), []), FlatcoatError, "has document 'a0' already"),
         ((folder(tmp_path / "y", 2, 1, "b", {"model": "other"}), []), FlatcoatError, "another model"),
+        ((folder(tmp_path / "z", 2, 1, "c", {**FACTS, "side": "queries"}), []), FlatcoatError, "side 'queries'"),
+        ((write_sparse(tmp_path / "w", some(2, 1), ["d", "d"], WORDS, FACTS), []), FlatcoatError, "'d' twice"),
         ((None, []), Misuse, "nothing to add"),
     ):
         with pytest.raises(error, match=word):
@@ -96,6 +98,18 @@ def test_the_verbs(tmp_path, capsys):
         assert call("export", tmp_path / "a", "--to", name, "--out", file, "--quiet") == 0
         assert call("import", file, "--from", name, "--out", back, "--quiet") == 0
         assert call("index", back, "--kind", "inverted", "--out", tmp_path / f"i-{name}", "--quiet") == 0
+    like = tmp_path / "like"
+    assert call("import", tmp_path / "v.ciff", "--like", tmp_path / "a", "--out", like, "--quiet") == 0
+    np.testing.assert_allclose(SparseFolder.open(like).vectors.array(), some(30, 0).array(), atol=0.006)
+    assert SparseFolder.open(like).vocabulary == WORDS
+    for scale in ("0", "-1"):
+        assert call("export", tmp_path / "a", "--scale", scale, "--out", tmp_path / "x") == 2
+        assert call("import", tmp_path / "v.ciff", "--scale", scale, "--out", tmp_path / "x") == 2
+    (tmp_path / "gone.bin").write_bytes(b"\xff\xfe")
+    assert call("update", tmp_path / "index", "--delete", tmp_path / "gone.bin") == 2
+    capsys.readouterr()
+    assert call("fidelity", tmp_path / "index", tmp_path / "a", tmp_path / "b") == 2
+    assert "row by row" in capsys.readouterr().err
     line = json.loads((tmp_path / "v.anserini").read_text().splitlines()[0])
     assert line["id"] == "a0" and line["vector"]["w0"] == 400
     assert call("export", tmp_path / "a", "--to", "cif", "--out", tmp_path / "x") == 2

@@ -170,8 +170,9 @@ def mining_index(kind: str, approximate: bool) -> Callable[[Any], Any]:
     """What builds the index that negatives are mined from."""
     from flatcoat.index.exact import ExactIndex
 
-    if kind == "sparse":
-        return InvertedIndex.build
+    if kind == "sparse":  # the weights as they are, or rounded to 8 bits
+        settings = InvertedSettings() if approximate else InvertedSettings(bits=32)
+        return lambda vectors: InvertedIndex.build(vectors, settings)
     return (lambda vectors: VectorIndex.build(vectors, VectorSettings())) if approximate else ExactIndex
 
 

@@ -111,12 +111,13 @@ def export(
 def import_(
     file: Annotated[Path, typer.Argument(help="A CIFF or JSONL file.")], out: Out,
     of: Annotated[str, typer.Option("--from", help="ciff or anserini (JSONL).")] = "ciff",
+    like: Annotated[Path | None, typer.Option(help="Sparse vectors or an index whose vocabulary's numbers to take.")] = None,
     scale: Annotated[float, typer.Option(help="Numbers divided by this.")] = 100.0, quiet: Quiet = False,
 ) -> None:  # fmt: skip
-    """Read sparse vectors that other tools wrote into a folder to index."""
+    """Read sparse vectors that other tools wrote into a folder to index; to search it with a model, say --like."""
     from flatcoat.app.verbs_sparse import bring_in as verb
 
-    verb(file, of, out, scale, quiet)
+    verb(file, of, out, like, scale, quiet)
 
 
 @app.command()
@@ -219,7 +220,7 @@ def fidelity(
 
 @app.command()
 def explain(
-    model: ModelName,
+    model: Annotated[str, typer.Argument(help="A sparse model, or the folder of its run.")],
     query: Annotated[str, typer.Argument(help="A question, or any text.")],
     document: Annotated[str | None, typer.Argument(help="A text that may answer it.")] = None,
     k: Annotated[int, typer.Option("-k", help="Terms of each.")] = 10,

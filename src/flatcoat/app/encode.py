@@ -20,6 +20,7 @@ def _facts(model: Model, source: str, side: str, corpus: str) -> dict[str, Any]:
     from flatcoat.models.checkpoint import describe, fingerprint
     from flatcoat.models.dense import DenseModel
     from flatcoat.models.source import resolve
+    from flatcoat.models.splade import LookupTower, SpladeModel
 
     tower = model.query if side == "queries" else model.document
     facts = {
@@ -31,6 +32,9 @@ def _facts(model: Model, source: str, side: str, corpus: str) -> dict[str, Any]:
         "query_tower": asdict(model.query.settings),
         "precision": model.runtime.precision,
     }
+    if isinstance(model, SpladeModel):
+        lookup = isinstance(model.query, LookupTower)
+        facts["queries"] = "lookup" if lookup else "shared" if model.shared else "separate"
     if isinstance(model, DenseModel):
         facts["declared_pooling"] = describe(resolve(source))[0 if side == "queries" else 1].pooling
     return facts

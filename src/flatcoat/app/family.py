@@ -11,7 +11,7 @@ from flatcoat.app.build import inverted_settings, vector_settings
 from flatcoat.app.tables import IndexTable, ModelTable
 from flatcoat.checks.base import Finding
 from flatcoat.checks.towers import lengths, pooling
-from flatcoat.errors import FlatcoatError
+from flatcoat.errors import FlatcoatError, Misuse
 from flatcoat.files import MANIFEST, read_json
 from flatcoat.index.exact import ExactIndex
 from flatcoat.index.inverted import InvertedIndex, InvertedSettings
@@ -73,4 +73,6 @@ def write_index(
         raise FlatcoatError(
             f"{source.path}: sparse vectors; want an index of kind inverted or pruned, not {table.kind}"
         )
+    if copy:
+        raise Misuse("--copy: an inverted index holds its vectors already")
     return write_inverted(path, source, inverted_settings(table) if table else SLOW)

@@ -18,6 +18,7 @@ from flatcoat.files import MANIFEST, read_json
 
 PAIRS = 200
 SAMPLE = 500
+LOOKED = 20_000
 
 
 def inspect(thing: str, qrels: Path | None, on: str | None) -> list[Finding]:
@@ -103,8 +104,12 @@ def _sparse(path: Path) -> list[Finding]:
     folder = SparseFolder.open(path, verify=True)
     found = [ok("hashes", "every file is as it was written")]
     names = folder.vocabulary
-    noise = np.array([is_punctuation(n) or (plain(n).lower() in STOPWORDS and not n.startswith("##")) for n in names])
-    return found + health(folder.vectors[:20000], names, noise, str(folder.facts.get("side", "texts")))
+    special = [n.startswith(("[", "<")) and n.endswith(("]", ">")) and len(n) > 2 for n in names]
+    words = [is_punctuation(n) or (plain(n).lower() in STOPWORDS and not n.startswith("##")) for n in names]
+    noise = np.array(special) | np.array(words)
+    side = str(folder.facts.get("side", "texts"))
+    what = side if len(folder) <= LOOKED else f"the first {LOOKED} {side}"
+    return found + health(folder.vectors[:LOOKED], names, noise, what)
 
 
 def _index(path: Path) -> list[Finding]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,14 +26,14 @@ def ranking_terms(recipe: Recipe, scorer: str) -> list[Term]:
     from flatcoat.objectives.contrastive import nll
     from flatcoat.objectives.distil import distil_kl, distil_margin
 
-    loss = recipe.loss
+    loss, scale = recipe.loss, 1 / recipe.training.temperature  # the student's scores as its own softmax has them
     made: list[Term] = []
     if loss.contrastive:
         made.append(nll(scorer, recipe.training.temperature, loss.contrastive))
     if loss.margin_mse:
-        made.append(distil_margin(scorer, "teacher", loss.margin_mse))
+        made.append(distil_margin(scorer, "teacher", loss.margin_mse, scale))
     if loss.kl:
-        made.append(distil_kl(scorer, "teacher", loss.kl, loss.kl_temperature))
+        made.append(distil_kl(scorer, "teacher", loss.kl, loss.kl_temperature, scale))
     return made
 
 
@@ -74,7 +75,14 @@ def sparse_objective(
         terms.append(Term("anti_collapse", loss, table.anti_collapse))
     noise = members(model.document.tokenizer, model.vocabulary, GROUPS)
     watch = Health(model.vocabulary, noise, note, settled=round(table.ramp * recipe.training.steps))
-    return terms, [*own, watch]
+    return terms, [*own, watch, *scale_watch(recipe, "sparse", note)]
+
+
+def scale_watch(recipe: Recipe, scorer: str, note: Callable[[str], None]) -> list[Follower]:
+    """What looks at a teacher's scale, where there is a teacher."""
+    from flatcoat.training.teacher import ScaleWatch
+
+    return [ScaleWatch(scorer, 1 / recipe.training.temperature, note)] if recipe.teacher else []
 
 
 def prepare_sparse(recipe: Recipe, model: SpladeModel, collection: Collection) -> int:
@@ -89,14 +97,34 @@ def prepare_sparse(recipe: Recipe, model: SpladeModel, collection: Collection) -
     for network in networks.values():
         switch_off(network, off)
     if isinstance(model.query, LookupTower):
-        weights = inverse_frequency(model.query, collection)
-        weights[off] = 0.0
-        with_weights(model.query, weights)
+        begin_lookup(model, collection)
+        if model.query.weight.requires_grad:
+            weights = model.query.weight.detach().cpu().numpy().copy()
+            weights[off] = 0.0
+            with_weights(model.query, weights)
     return len(off)
 
 
-def inverse_frequency(tower: LookupTower, collection: Collection) -> np.ndarray:
-    """log(1 + (N − n_j + ½) / (n_j + ½)) of each entry over the corpus (at most SAMPLE documents, evenly spaced)."""
+def begin_lookup(model: SpladeModel, collection: Collection) -> bool:
+    """Give a new lookup the corpus's IDF; one that has weights of its own keeps them. Whether it was new."""
+    from flatcoat.models.splade import LookupTower
+
+    if not isinstance(model.query, LookupTower) or not model.query.fresh:
+        return False
+    with_weights(model.query, inverse_frequency(model, collection))
+    model.query.fresh = False
+    return True
+
+
+def inverse_frequency(model: SpladeModel, collection: Collection) -> np.ndarray:
+    """log(1 + (N − n_j + ½) / (n_j + ½)) of each entry over the corpus (at most SAMPLE documents, evenly spaced).
+
+    Documents are cut where the document tower cuts them, and have no prompt.
+    """
+    from flatcoat.models.splade import LookupTower
+
+    settings = replace(model.document.settings, prompt="")
+    tower = LookupTower(np_zeros(model.dim), model.document.tokenizer, settings)
     size = len(collection.documents)
     rows = np.unique(np.linspace(0, size - 1, min(size, SAMPLE)).astype(np.int64))
     counts = np.zeros(tower.dim)
@@ -104,6 +132,13 @@ def inverse_frequency(tower: LookupTower, collection: Collection) -> np.ndarray:
         for ids in tower.tokenize(collection.documents.texts(rows[start : start + 4096])):
             counts[np.unique(ids)] += 1
     return np.log1p((len(rows) - counts + 0.5) / (counts + 0.5)).astype(np.float32)
+
+
+def np_zeros(size: int) -> Any:
+    """No weights, for a tower that only tokenises."""
+    import torch
+
+    return torch.zeros(size)
 
 
 def with_weights(tower: LookupTower, weights: np.ndarray) -> None:

@@ -70,6 +70,10 @@ class _Run:
         corpus = digest({name: file["sha256"] for name, file in collection.facts["files"].items()})
         lexical = recipe.lexical.model_dump()
         self._can_be_done(collection)
+        for name, other in others.items():
+            if other.training.steps:
+                self.note(f"also {name}: checked before anything is made")
+                before_training(other, collection, self.allow)
         self._stage("bm25", [corpus, lexical], out / "index" / "bm25", lambda: self._bm25(collection))
         base = self._check_and_describe(collection)
         keys = [self._encode("before", base, collection, out / "before")]
@@ -81,8 +85,14 @@ class _Run:
         self._indexes(final, keys[-1])
         for name, other in others.items():
             self.note(f"also {name}")
-            made = self._timed(f"also-{name}", lambda other=other, name=name: run_recipe(
-                other, out / "also" / name, resume=resume, track=self.track, note=self.note, allow=self.allow, store=store))  # fmt: skip
+            folder, began = out / "also" / name, time.perf_counter()
+            before = dict(read_json(folder / "stages.json")) if (folder / "stages.json").is_file() else {}
+            made = run_recipe(
+                other, folder, resume=resume, track=self.track, note=self.note, allow=self.allow, store=store
+            )
+            if read_json(folder / "stages.json") != before:  # nothing to time where all was done already
+                self.times[f"also-{name}"] = time.perf_counter() - began
+                write_json(out / "times.json", self.times)
             keys.append(digest(made))
         settings = [corpus, lexical, recipe.collection.model_dump(), recipe.evaluation.model_dump(),
                     [t.model_dump() for t in recipe.indexes], keys]  # fmt: skip
@@ -92,13 +102,22 @@ class _Run:
         return results
 
     def _other(self, table: AlsoTable) -> Recipe:
-        """A recipe that runs beside this one. Raises Misuse where it is over another collection, or names others itself."""
+        """A recipe that runs beside this one, over its collection.
+
+        Raises:
+            Misuse: it names others itself, measures otherwise, or starts from what is not there.
+        """
+        from flatcoat.models.source import resolve
+
         other = load_recipe(Path(table.recipe))
-        if other.collection != self.recipe.collection:
-            raise Misuse(f"also {table.name}: {table.recipe} is over another collection; [collection] must be the same")
         if other.also:
             raise Misuse(f"also {table.name}: {table.recipe} names recipes of its own; name them here")
-        return other
+        if other.evaluation != self.recipe.evaluation:
+            raise Misuse(f"also {table.name}: its [evaluation] is another; one table wants one")
+        resolve(other.model.start)
+        if other.collection != self.recipe.collection:
+            self.note(f"also {table.name}: over {self.recipe.collection.source}, in place of its own collection")
+        return other.model_copy(update={"collection": self.recipe.collection})
 
     def _can_be_done(self, collection: Collection) -> None:
         """Refuse in a second what would fail in an hour."""
@@ -138,7 +157,26 @@ class _Run:
         findings += truncated(model.document.lengths, collection, model.document.settings.max_length)
         write_json(self.out / "checks.json", [finding.line() for finding in findings])
         enforce(findings, self.allow)
-        return table.start
+        return self._begin(model, collection)
+
+    def _begin(self, model: Model, collection: Collection) -> str:
+        """Where the start lies: as named, or in `start/` where a lookup of queries wants weights from this corpus."""
+        from flatcoat.app.objective import begin_lookup
+        from flatcoat.models.checkpoint import fingerprint
+        from flatcoat.models.load import save_model
+        from flatcoat.models.splade import SpladeModel
+
+        start = self.recipe.model.start
+        if not isinstance(model, SpladeModel) or not getattr(model.query, "fresh", False):
+            return start
+        inputs = [fingerprint(start), self.recipe.model.model_dump(), collection.facts["content"]]
+
+        def begin() -> None:
+            begin_lookup(model, collection)
+            save_model(model, self.out / "start")
+
+        self._stage("start", inputs, self.out / "start", begin)
+        return str(self.out / "start")
 
     def _load(self, source: str) -> Model:
         if source == self.recipe.model.start:
@@ -178,7 +216,8 @@ class _Run:
 
     def _evaluate(self, collection: Collection, final: Path) -> None:
         trained = bool(self.recipe.training.steps)
-        before = self._load(self.recipe.model.start)
+        begun = self.out / "start"
+        before = self._load(str(begun) if begun.is_dir() else self.recipe.model.start)
         after = self._load(str(self.out / "model")) if trained else before
         measured: Measured = measure_all(self.recipe, collection, self.out, before, after, self.track)
         cost = self.out / "training" / "cost.json"

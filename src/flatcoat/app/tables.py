@@ -52,6 +52,8 @@ class ModelTable(Table):
     def _of_its_kind(self) -> ModelTable:
         dense = {"pooling": None, "normalise": None, "separate": False}
         sparse = {"aggregate": None, "queries": None, "query_terms": None, "document_terms": None}
+        if self.kind == "dense" and self.freeze == "encoder":
+            raise ValueError('freeze = "encoder" leaves a dense model nothing to train; embeddings may be frozen')
         for name, default in (sparse if self.kind == "dense" else dense).items():
             if getattr(self, name) != default:
                 other = "sparse" if self.kind == "dense" else "dense"
@@ -148,7 +150,7 @@ class SparsityTable(Table):
     document_weight: float | None = Field(default=None, ge=0)
     document_terms: float | None = Field(default=None, gt=0)
     ramp: float = Field(default=0.33, ge=0, le=1)
-    threshold: int = Field(default=150, ge=0)
+    threshold: int = Field(default=100, ge=0)
     df_alpha: float = Field(default=0.1, gt=0, lt=1)
     df_beta: float = Field(default=10.0, gt=0)
     anti_collapse: float = Field(default=0.0, ge=0)
@@ -166,9 +168,19 @@ class SparsityTable(Table):
                     values = {**values, f"{side}_terms": terms}
         return values
 
+    @model_validator(mode="after")
+    def _reachable(self) -> SparsityTable:
+        for side in ("query", "document"):
+            terms = getattr(self, f"{side}_terms")
+            if getattr(self, side) == "l0-flops" and terms is not None and terms <= self.threshold:
+                raise ValueError(
+                    f"{side}_terms = {terms:g} cannot be reached: texts of up to threshold = {self.threshold} pay nothing"
+                )
+        return self
+
 
 class AlsoTable(Table):
-    """Another recipe over the same collection, run beside this one: its systems join the table, and hybrids with them."""
+    """Another recipe, run beside this one over this one's collection: its systems join the table, and hybrids with them."""
 
     name: str = Field(pattern=r"^\w[\w.\-]*$")
     recipe: str
@@ -209,6 +221,19 @@ class IndexTable(Table):
     query_share: float = Field(default=0.0, ge=0, le=1)
     mass: int = Field(default=80, ge=1, le=100)
     candidates: int = Field(default=100, ge=1)
+
+    @model_validator(mode="after")
+    def _of_its_kind(self) -> IndexTable:
+        sparse = self.kind in ("inverted", "pruned")
+        own = {"bits", "query_terms", "query_share", *(("mass", "candidates") if self.kind == "pruned" else ())}
+        for name, field in type(self).model_fields.items():
+            of_sparse = name in ("bits", "query_terms", "query_share", "mass", "candidates")
+            known = name in ("kind", "name") or (name in own if sparse else not of_sparse)
+            if not known and getattr(self, name) != field.default:
+                raise ValueError(f"{name} is no setting of an index of kind {self.kind}")
+        if self.kind == "pruned" and self.bits != 8:
+            raise ValueError(f"kind pruned works on weights of 8 bits, not {self.bits}")
+        return self
 
     @property
     def label(self) -> str:
@@ -258,6 +283,13 @@ class Recipe(Table):
         model = values.get("model") if isinstance(values, dict) else None
         if not isinstance(model, dict) or model.get("kind") != "sparse":
             return values
+        sparsity = values.get("sparsity", {})
+        if model.get("queries") == "lookup" and isinstance(sparsity, dict):
+            if sparsity.get("query_weight") or sparsity.get("query_terms") is not None:
+                raise ValueError(
+                    "sparsity of queries: a lookup has the terms of its text; there is nothing to make sparser"
+                )
+            values = {**values, "sparsity": {**sparsity, "query_weight": 0.0}}
         training = values.get("training", {})
         if isinstance(training, dict) and not {"temperature", "scale"} & set(training):
             training = {**training, "temperature": 1.0}
@@ -282,6 +314,9 @@ class Recipe(Table):
     @model_validator(mode="after")
     def _names(self) -> Recipe:
         labels = [index.label for index in self.indexes]
+        names = [other.name for other in self.also]
+        if len(set(names)) != len(names):
+            raise ValueError(f"also {', '.join(names)}: each wants its own name")
         if len(set(labels)) != len(labels) or {"exact", "bm25"} & set(labels):
             raise ValueError(f"indexes {', '.join(labels)}: each wants its own name, other than exact and bm25")
         return self

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,6 +51,8 @@ def train_model(
 
     pairs = before_training(recipe, collection, allow)
     settings = build.loop_settings(recipe.training, recipe.negatives)
+    if recipe.sparsity is not None:
+        settings = replace(settings, evaluate_after=round(recipe.sparsity.ramp * settings.steps))
     model = build.model(recipe.model, recipe.runtime)
     training_runtime = build.runtime(recipe.runtime, training=True)
     encoding = model.runtime
@@ -60,7 +62,11 @@ def train_model(
         note(f"{objective.prepare_sparse(recipe, model, collection)} vocabulary entries are switched off")
         student, (terms, followers) = SparseStudent(model), objective.sparse_objective(recipe, model, note)
     else:
-        student, terms, followers = DenseStudent(model), objective.ranking_terms(recipe, "dual"), []
+        student, terms, followers = (
+            DenseStudent(model),
+            objective.ranking_terms(recipe, "dual"),
+            objective.scale_watch(recipe, "dual", note),
+        )
     training = Training(
         student, pairs, terms, settings, work, followers=followers, teacher=objective.teacher(recipe, collection, encoding),
         sampler=build.sampler(recipe, collection, used_pairs(pairs, settings), bm25, note), encode=source,
@@ -77,10 +83,21 @@ def train_model(
 
         load_state(work / "best", model, training.optimizer)
         note(f"kept step {training.best_step}, dev {recipe.training.measure} {training.best:.4f}")
+    for name, reached, wanted in training_reached(training.followers):
+        note(f"{name}: {reached:.0f} terms a text, {wanted:.0f} wanted")
     if training.processes.rank == 0:
         save_model(model, out)
         remove_folder(work / "checkpoints")
     return _cost(work)
+
+
+def training_reached(followers: Sequence[Any]) -> Iterator[tuple[str, float, float]]:
+    """Of each regulariser with a number to meet: its side, the number met (smoothed) and the number wanted."""
+    from flatcoat.training.sparsity import Regulariser
+
+    for follower in followers:
+        if isinstance(follower, Regulariser) and follower.active is not None and follower.settings.terms is not None:
+            yield follower.side, follower.active, follower.settings.terms
 
 
 def before_training(recipe: Recipe, collection: Collection, allow: tuple[str, ...]) -> Pairs:

@@ -86,7 +86,9 @@ def encode(
 
     if precision not in ("fp32", "bf16"):
         raise Misuse(f"--precision {precision}: want fp32 or bf16")
-    kind = "sparse" if is_sparse(resolve(model)) else "dense"
+    folder = resolve(model)
+    # a plain masked-language model may be either: whoever says how to pool it means dense
+    kind = "sparse" if is_sparse(folder) and not (pooling and not (folder / "modules.json").is_file()) else "dense"
     if kind == "sparse" and pooling:
         raise Misuse(
             f"--pooling {pooling}: {model} is a sparse model; it takes the maximum or sum that its checkpoint says"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from flatcoat.errors import Misuse
@@ -18,6 +19,8 @@ def explain(model: str, query: str, document: str | None, k: int, as_json: bool)
 
     if k < 1:
         raise Misuse(f"-k {k}: want at least 1")
+    if (Path(model) / "recipe.toml").is_file():  # the folder of a run
+        model = str(Path(model) / "model")
     if not is_sparse(resolve(model)):
         raise Misuse(f"{model}: a dense model has no terms to show; explain wants a sparse one")
     loaded = load_splade(model)

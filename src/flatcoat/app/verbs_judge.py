@@ -79,10 +79,11 @@ def fidelity(
     """`flatcoat fidelity`."""
     from flatcoat.app.family import as_queries, exact_index, open_vectors
     from flatcoat.checks.base import enforce
-    from flatcoat.checks.belongs import belongs
+    from flatcoat.checks.belongs import belongs, same_vocabulary
     from flatcoat.checks.towers import normalisation
     from flatcoat.evaluation.fidelity import Fidelity, Judge, setting_of
     from flatcoat.index.store import open_index
+    from flatcoat.sparse_vectors import SparseFolder
 
     folder, documents, asked = open_index(index), open_vectors(vectors), open_vectors(queries)
     if type(documents) is not type(asked):
@@ -97,6 +98,12 @@ def fidelity(
     enforce(belongs(queries, asked.facts, model=documents.facts.get("model")))
     if isinstance(documents.vectors, np.ndarray) and isinstance(asked.vectors, np.ndarray):
         enforce(normalisation(asked.vectors, documents.vectors))
+    if list(folder.ids) != list(documents.ids):
+        raise Misuse(
+            f"{index} does not hold the documents of {vectors}, row by row (was it updated?); index them to measure it"
+        )
+    if isinstance(documents, SparseFolder) and isinstance(asked, SparseFolder):
+        enforce(same_vocabulary(vectors, documents.vocabulary, asked.vocabulary))
     names = measures.split()
     judge = Judge(
         exact_index(documents.vectors, vectors), as_queries(asked.vectors), qrels=read_qrels(qrels) if qrels else None,

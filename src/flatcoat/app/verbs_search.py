@@ -11,13 +11,13 @@ import numpy as np
 
 from flatcoat.app.progress import say, tracker
 from flatcoat.checks.base import enforce
-from flatcoat.checks.belongs import belongs
+from flatcoat.checks.belongs import belongs, same_vocabulary
 from flatcoat.checks.belongs import precision as check_precision
 from flatcoat.data.collection import open_collection
 from flatcoat.data.store import Collection
 from flatcoat.data.trec import format_run, read_run, write_run
 from flatcoat.errors import FlatcoatError, Misuse
-from flatcoat.files import write_text
+from flatcoat.files import read_json, write_text
 from flatcoat.index.store import IndexFolder, open_index
 from flatcoat.records import Run
 from flatcoat.search.engine import named, search_texts
@@ -64,7 +64,9 @@ def _of_run(folder: Path, name: str | None) -> tuple[str, Path, str]:
         have = ", ".join(sorted(p.name for p in (folder / "index").glob("*"))) or "none"
         raise Misuse(f"{folder}: no index {wanted!r}; it has {have}")
     trained = bool(recipe.training.steps)
-    model = "bm25" if wanted == "bm25" else str(folder / "model") if trained else recipe.model.start
+    begun = folder / "start"  # a start that the run had to make: new weights for a lookup
+    start = str(begun) if begun.is_dir() else recipe.model.start
+    model = "bm25" if wanted == "bm25" else str(folder / "model") if trained else start
     return model, index, str(folder / "store")
 
 
@@ -82,8 +84,15 @@ def _encoder(model: str, folder: IndexFolder, precision: str | None, device: str
     if folder.kind in SPARSE_KINDS:
         loaded = load_splade(model, SparseOverrides(
             query_length=asked.get("max_length"), query_prompt=asked.get("prompt"), query_terms=asked.get("top_terms"),
-            aggregate=asked.get("aggregate"),
+            aggregate=asked.get("aggregate"), queries=of.get("queries"),
         ))  # fmt: skip
+        if getattr(loaded.query, "fresh", False):
+            raise FlatcoatError(
+                f"{model} has no weights for a lookup of queries; search with the model that was trained"
+            )
+        enforce(
+            same_vocabulary(folder.path, read_json(folder.path / "vocabulary.json"), loaded.vocabulary), allow or ()
+        )
     else:
         loaded = _dense(model, of, asked, allow)
     used = precision or of.get("precision", "fp32")

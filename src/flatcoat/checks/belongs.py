@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,14 @@ def belongs(path: Path, of: Mapping[str, Any], *, model: str | None = None, corp
         else:
             found.append(ok(f"index-{name}", f"{path} is of this {name}"))
     return found
+
+
+def same_vocabulary(path: Path, built: Sequence[str], given: Sequence[str]) -> list[Finding]:
+    """Whether term numbers mean the same on both sides."""
+    if list(built) == list(given):
+        return []
+    message = f"{path} numbers its {len(built)} terms in another way than this model its {len(given)}"
+    return [Finding("error", "vocabulary", message, "index vectors of this model; import others with --like")]
 
 
 def precision(path: Path, of: Mapping[str, Any], used: str) -> list[Finding]:

@@ -109,10 +109,13 @@ def _tables(top: TopK, query_ids: Sequence[str], doc_ids: Sequence[str], qrels: 
 
 def setting_of(index: Any) -> str:
     """An index's present setting, as a table has it."""
-    if getattr(index.settings, "kind", None) == "inverted":
-        return f"bits={index.settings.bits}"
-    name = index.knob()[0]
-    return f"{name}={getattr(index.settings, name)}"
+    settings = index.settings
+    kind = getattr(settings, "kind", None)
+    name = "bits" if kind == "inverted" else index.knob()[0]
+    said = {name: getattr(settings, name)}
+    if kind in ("inverted", "pruned"):  # what else makes them approximate
+        said |= {key: getattr(settings, key) for key in ("query_terms", "query_share") if getattr(settings, key)}
+    return ", ".join(f"{key}={value}" for key, value in said.items())
 
 
 class Judge:

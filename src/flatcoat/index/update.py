@@ -5,7 +5,6 @@ Rows keep their numbers until so many are deleted that the index is written anew
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Sequence, Set
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from flatcoat.errors import FlatcoatError, Misuse
-from flatcoat.files import atomic_folder, only_writer, write_manifest
+from flatcoat.files import atomic_folder, only_writer, read_json, write_manifest
 from flatcoat.index.store import KIND, SPARSE_KINDS, VERSION, IndexFolder, open_index
 from flatcoat.sparse_vectors import SparseFolder
 from flatcoat.vectors import write_ids
@@ -29,6 +28,13 @@ def update_inverted(path: Path, add: SparseFolder | None = None, delete: Sequenc
         Misuse: not an inverted index, or nothing to do.
         FlatcoatError: vectors of another model or vocabulary, an id that is there already, or one to delete that is not.
     """
+    with only_writer(path.with_name(f".{path.name}.update")):
+        made = _updated(path, add, delete)
+    shutil.rmtree(path.with_name(f".{path.name}.update"), ignore_errors=True)
+    return made
+
+
+def _updated(path: Path, add: SparseFolder | None, delete: Sequence[str]) -> IndexFolder:
     folder = open_index(path)
     if folder.kind not in SPARSE_KINDS:
         raise Misuse(f"{path} is of kind {folder.kind}; only inverted and pruned indexes are updated, build it again")
@@ -57,26 +63,33 @@ def _alive(index: Any, ids: list[str]) -> dict[str, int]:
 
 
 def _fits(folder: IndexFolder, add: SparseFolder, there: Set[str]) -> None:
-    double = next((item for item in add.ids if item in there), None)
-    if double is not None:
-        raise FlatcoatError(f"{folder.path} has document {double!r} already; delete it in the same call to replace it")
+    seen = set(there)
+    for item in add.ids:
+        if item in seen:
+            cure = "delete it in the same call to replace it" if item in there else "ids are unique"
+            where = (
+                f"{folder.path} has document {item!r} already" if item in there else f"{add.path} has {item!r} twice"
+            )
+            raise FlatcoatError(f"{where}; {cure}")
+        seen.add(item)
     of = folder.facts["of"]
-    if of.get("model") != add.facts.get("model"):
-        raise FlatcoatError(f"{add.path} is of another model than {folder.path}; encode it with the model of the index")
-    if json.loads((folder.path / "vocabulary.json").read_text(encoding="utf-8")) != add.vocabulary:
+    for name in ("model", "side", "tower", "precision", "imported"):
+        if of.get(name) != add.facts.get(name):
+            said = "another model" if name == "model" else f"{name} {add.facts.get(name)!r}, the index {of.get(name)!r}"
+            raise FlatcoatError(f"{add.path} is of {said}; encode documents as those of {folder.path} were")
+    if read_json(folder.path / "vocabulary.json") != add.vocabulary:
         raise FlatcoatError(f"{add.path} has another vocabulary than {folder.path}")
 
 
 def _write(path: Path, folder: IndexFolder, index: Any, ids: list[str]) -> IndexFolder:
-    with only_writer(path.with_name(f".{path.name}.update")), atomic_folder(path) as made:
+    stale = ("corpus", "items", "entries")  # of the vectors that it was first built from
+    with atomic_folder(path) as made:
         index.save(made)
         write_ids(made, ids)
         shutil.copyfile(folder.path / "vocabulary.json", made / "vocabulary.json")
-        of = {key: value for key, value in folder.facts["of"].items() if key != "corpus"}
+        of = {key: value for key, value in folder.facts["of"].items() if key not in stale}
         facts = {key: folder.facts[key] for key in ("kind", "settings")}
         deleted = int(index.dead.sum()) if len(index.dead) else 0
-        write_manifest(
-            made, KIND, VERSION, {**facts, "items": len(ids), "deleted": deleted, "of": {**of, "updated": True}}
-        )
-    shutil.rmtree(path.with_name(f".{path.name}.update"), ignore_errors=True)
+        described = {**facts, "items": len(ids), "deleted": deleted, "of": {**of, "updated": True}}
+        write_manifest(made, KIND, VERSION, described)
     return open_index(path)

@@ -65,6 +65,7 @@ class LookupTower(TextTower):
     def __init__(self, weight: Tensor, tokenizer: Any, settings: SpladeSettings, *, frozen: bool = False):
         super().__init__(tokenizer, settings)
         self.weight = nn.Parameter(weight.float(), requires_grad=not frozen)
+        self.fresh = False  # whether its weights are yet to be set from a corpus
 
     @property
     def dim(self) -> int:

@@ -119,7 +119,10 @@ def load_splade(source: str, overrides: SparseOverrides = SparseOverrides()) -> 
     length = overrides.query_length or extra.get("query_length")
     asked = _settings(query, overrides, backbone, length, overrides.query_terms, extra.get("query_terms"),
                       _prompt(overrides.query_prompt, prompts, "query"))  # fmt: skip
-    return SpladeModel(_query_tower(query, document, overrides.queries, asked, tower), tower)
+    sides = _query_tower(query, document, overrides.queries, asked, tower)
+    if sides.dim != tower.dim:
+        raise FlatcoatError(f"{source}: {sides.dim} terms of queries and {tower.dim} of documents; want one vocabulary")
+    return SpladeModel(sides, tower)
 
 
 def _query_tower(
@@ -128,7 +131,9 @@ def _query_tower(
     if query.lookup and wanted in (None, "lookup"):
         return _load_lookup(query.folder, settings, tower.dim)
     if wanted == "lookup":
-        return LookupTower(torch.ones(tower.dim), tower.tokenizer, settings)
+        made = LookupTower(torch.ones(tower.dim), tower.tokenizer, settings)
+        made.fresh = True
+        return made
     if query.lookup:
         raise Misuse(f"{query.folder}: queries are a lookup; this model has no query network to be {wanted}")
     if query.folder == document.folder and wanted != "separate":
@@ -149,6 +154,8 @@ def _settings(
     aggregate = overrides.aggregate or said.aggregate
     if aggregate not in ("max", "sum"):
         raise Misuse(f"aggregate {aggregate!r}: want max or sum")
+    if aggregate == "sum" and said.double_log:
+        raise Misuse(f"{said.folder}: a second logarithm (log1p_relu) goes with the maximum, not with the sum")
     most = longest(backbone)
     if length and most and length > most:
         raise Misuse(f"length {length} is more than the {most} positions of this model; use {most} or less")

@@ -53,17 +53,19 @@ def kl(
     return torch.where(known[rows], given.exp() * (given - own), 0).sum(1).mean()
 
 
-def distil_margin(student: str, teacher: str, weight: float = 1.0) -> Term:
-    """The Margin-MSE term of two scorers in the evidence."""
+def distil_margin(student: str, teacher: str, weight: float = 1.0, scale: float = 1.0) -> Term:
+    """The Margin-MSE term of two scorers in the evidence; `scale` multiplies the student's scores (1 / temperature)."""
     return Term(
         f"margin_mse.{teacher}.{student}",
-        lambda e: margin_mse(e.scores[student], e.scores[teacher], e.target, e.allowed),
+        lambda e: margin_mse(scale * e.scores[student], e.scores[teacher], e.target, e.allowed),
         weight,
     )
 
 
-def distil_kl(student: str, teacher: str, weight: float = 1.0, temperature: float = 1.0) -> Term:
-    """The KL term of two scorers in the evidence."""
+def distil_kl(student: str, teacher: str, weight: float = 1.0, temperature: float = 1.0, scale: float = 1.0) -> Term:
+    """The KL term of two scorers in the evidence; `scale` multiplies the student's scores, `temperature` divides both."""
     return Term(
-        f"kl.{teacher}.{student}", lambda e: kl(e.scores[student], e.scores[teacher], e.allowed, temperature), weight
+        f"kl.{teacher}.{student}",
+        lambda e: kl(scale * e.scores[student], e.scores[teacher], e.allowed, temperature),
+        weight,
     )

@@ -91,7 +91,7 @@ class Health:
             top = weights.sum(0).topk(min(5, weights.shape[1])).indices.tolist()
             words = ", ".join(repr(self.names[i]) for i in top)
             self._once(f"saturation/{side}", f"step {step + 1}: the heaviest {side} terms ({words}) are in {found.saturation:.0%} of "
-                       "texts and rank little; sparsity.document = \"df-flops\" makes them dear")  # fmt: skip
+                       "texts and rank little; sparsity.{side} = \"df-flops\" makes them dear")  # fmt: skip
         if found.noise > 0.2:
             self._once(f"noise/{side}", f"step {step + 1}: {found.noise:.0%} of {side} weight is on punctuation, stop words and "
                        "special tokens; switch them off: sparsity.off = [\"special\", \"punctuation\", \"stopwords\"]")  # fmt: skip

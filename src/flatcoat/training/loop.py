@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -47,6 +47,7 @@ class LoopSettings:
     seed: int = 0
     save_every: int | None = None
     evaluate_every: int | None = None
+    evaluate_after: int = 0
     patience: int | None = None
     tensorboard: bool = False
 
@@ -141,7 +142,8 @@ class Training:
         self.step += 1
         if self.step < self.settings.steps:
             self._follow()
-        if self._due(self.settings.evaluate_every) and self.evaluate:
+        settled = self.step >= self.settings.evaluate_after  # before it, a sparse model is not yet what it is to be
+        if settled and self._due(self.settings.evaluate_every) and self.evaluate:
             values["dev"] = self._judge()
         if log:
             log.write(self.step, {**values, "seconds": time.perf_counter() - started})
@@ -170,9 +172,10 @@ class Training:
             raise FlatcoatError(self._broken(float(norm)))
         self.optimizer.step()
         parts = {f"loss/{name}": sum(o.parts[name] for o in outcomes) / len(outcomes) for name in outcomes[0].parts}
+        evidence = _together([o.evidence for o in outcomes])
         watched: dict[str, float] = {}
         for follower in self.followers:
-            watched |= follower.after_step(self.step, outcomes[-1].evidence)
+            watched |= follower.after_step(self.step, evidence)
         return {
             "loss": loss,
             **parts,
@@ -208,13 +211,17 @@ class Training:
             rows.append(self.sampler.draw(queries, positives, self.settings.negatives, rng).rows)
         mine = self.processes.slice(len(positions))
         documents = np.concatenate([part[mine].reshape(-1) for part in rows])
+        shares = self.processes.slices(
+            len(positions)
+        )  # as they are gathered: each process's positives, then its negatives
+        everything = np.concatenate([part[share].reshape(-1) for share in shares for part in rows])
         texts = pairs.collection
         return Batch(
             texts.queries.texts(queries[mine]),
             texts.documents.texts(documents),
             pairs.keys[documents],
             pairs.known_of(queries[mine]),
-            None if self.teacher is None else self.teacher.score(queries[mine], documents),
+            None if self.teacher is None else self.teacher.score(queries[mine], everything),
         )
 
     def _positions(self, number: int) -> np.ndarray:
@@ -285,6 +292,14 @@ class Training:
             self.sampler.restore(_of(arrays, "sampler"))
         for i, follower in enumerate(self.followers):
             follower.restore(_of(arrays, f"follower{i}"))
+
+
+def _together(parts: Sequence[Evidence]) -> Evidence:
+    """What followers see of a step of several batches: all texts' vectors, and the last batch's scores."""
+    if len(parts) == 1:
+        return parts[0]
+    extra = {name: torch.cat([part.extra[name].detach() for part in parts]) for name in parts[0].extra}
+    return replace(parts[-1], extra=extra)
 
 
 def _of(arrays: Mapping[str, np.ndarray], name: str) -> dict[str, np.ndarray]:

@@ -24,6 +24,11 @@ class Processes:
         each = size // self.world
         return slice(self.rank * each, (self.rank + 1) * each)
 
+    def slices(self, size: int) -> list[slice]:
+        """Every process's share of a batch, in rank order."""
+        each = size // self.world
+        return [slice(rank * each, (rank + 1) * each) for rank in range(self.world)]
+
     def gather(self, own: Tensor) -> Tensor:
         """Every process's rows, in rank order; of equal number everywhere. Carries no gradient."""
         if self.world == 1:

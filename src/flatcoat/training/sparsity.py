@@ -89,6 +89,7 @@ class Regulariser:
 
     def after_step(self, step: int, evidence: Evidence) -> dict[str, float]:
         """Follow the batch of a step (counted from 0); what is worth a line in the log."""
+        used = self.weight_at(step)
         weights = evidence.extra[self.side].detach()
         present = (weights > 0).float()
         mean = float(present.sum(1).mean())
@@ -102,7 +103,7 @@ class Regulariser:
                 )
                 self.integral = math.log(max(LEAST, min(MOST, FIRST / size)))
             self._steer(step, mean)
-        return {f"active/{self.side}": mean, f"lambda/{self.side}": self.weight_at(step)}
+        return {f"active/{self.side}": mean, f"lambda/{self.side}": used}
 
     def _steer(self, step: int, mean: float) -> None:
         self.active = mean if self.active is None else SMOOTH * self.active + (1 - SMOOTH) * mean

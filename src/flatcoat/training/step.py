@@ -161,15 +161,6 @@ def _marks(batch: Batch, processes: Processes, device: str) -> dict[str, Tensor]
     target = ranks * documents + torch.arange(queries, device=device).repeat(processes.world)
     marks = {"keys": keys, "known": known, "target": target}
     if batch.teacher is not None:
-        marks["teacher"] = _blocks(processes.gather(torch.from_numpy(batch.teacher).to(device)), processes.world)
+        # each process scored its own queries with every document of the whole batch
+        marks["teacher"] = processes.gather(torch.from_numpy(batch.teacher).to(device))
     return marks
-
-
-def _blocks(own: Tensor, world: int) -> Tensor:
-    """Each process's scores of its own queries and documents, in the whole batch's matrix; elsewhere not a number."""
-    queries, documents = len(own) // world, own.shape[1]
-    whole = own.new_full((len(own), world * documents), float("nan"))
-    for rank in range(world):
-        rows = slice(rank * queries, (rank + 1) * queries)
-        whole[rows, rank * documents : (rank + 1) * documents] = own[rows]
-    return whole

@@ -26,15 +26,15 @@ class Batch:
     """This process's share of a batch. `documents` are the positives, in order, then the drawn negatives.
 
     `keys` are 64-bit hashes of document texts, equal for equal texts; `known[i]` the keys of everything that answers
-    query i; `teacher` another model's scores of every query with every document, where there is one, not a number where
-    it said nothing.
+    query i; `teacher` another model's scores of this share's queries with the documents of the whole batch, where there is
+    one, not a number where it said nothing.
     """
 
     queries: Sequence[str]
     documents: Sequence[str]
     keys: np.ndarray  # int64 [document]
     known: np.ndarray  # int64 [query, most]; padded with -1
-    teacher: np.ndarray | None = None  # float32 [query, document]
+    teacher: np.ndarray | None = None  # float32 [query, document of all processes]
 
 
 @runtime_checkable

@@ -5,9 +5,11 @@ A model scores every query of a batch with every document of it; a file says wha
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from flatcoat.data.lines import json_lines
 from flatcoat.data.problems import Problems
@@ -16,6 +18,7 @@ from flatcoat.errors import FlatcoatError
 from flatcoat.models.encode_sparse import encode_sparse
 from flatcoat.models.load import Model, encode_texts
 from flatcoat.models.splade import SpladeModel
+from flatcoat.objectives.total import Evidence
 
 
 class ModelTeacher:
@@ -74,6 +77,10 @@ def read_teacher(path: Path, collection: Collection, scale: float = 1.0) -> File
         if not isinstance(ids, list) or not isinstance(scores, list) or len(ids) != len(scores) or not ids:
             raise FlatcoatError(f"{place}: want query_id, document_ids and as many scores")
         query = collection.queries.lookup.row(str(record.get("query_id")))
+        if query in found:
+            raise FlatcoatError(
+                f"{place}: query {record.get('query_id')!r} has scores on an earlier line; put them on one"
+            )
         if query is None:
             raise FlatcoatError(f"{place}: query {record.get('query_id')!r} is not of this collection")
         rows = [collection.documents.lookup.row(str(doc)) for doc in ids]
@@ -87,3 +94,42 @@ def read_teacher(path: Path, collection: Collection, scale: float = 1.0) -> File
     if not found:
         raise FlatcoatError(f"{path}: no scores")
     return FileTeacher(found, scale)
+
+
+class ScaleWatch:
+    """Looks once, at the first step, at how far apart two models put a query's documents: a teacher on another scale than its
+    student teaches sharpness, not order.
+    """
+
+    def __init__(self, scorer: str, scale: float, note: Callable[[str], None]):
+        """`scale` multiplies the student's scores as the loss does."""
+        self.scorer, self.scale, self.note = scorer, scale, note
+
+    def after_step(self, step: int, evidence: Evidence) -> dict[str, float]:
+        """The spread of the teacher's scores over the student's, at the first step."""
+        if step or "teacher" not in evidence.scores:
+            return {}
+        given = evidence.scores["teacher"].detach()
+        known = given.isfinite() & evidence.allowed
+        rows = known.sum(1) > 1
+        if not rows.any():
+            self.note(
+                "the teacher scored fewer than two documents of every query of the first batch: it teaches nothing"
+            )
+            return {}
+        own = self.scale * evidence.scores[self.scorer].detach()
+        spread = [
+            torch.stack([s[k].std() for s, k in zip(x[rows], known[rows], strict=True)]).mean() for x in (given, own)
+        ]
+        ratio = float(spread[0] / spread[1].clamp_min(1e-9))
+        if not 0.1 < ratio < 10:
+            self.note(f"the teacher's scores are spread {ratio:.2g} times as wide as the student's: set teacher.scale to about "
+                      f"1 / {ratio:.2g} of what it is, or training.temperature")  # fmt: skip
+        return {"teacher/spread": ratio}
+
+    def state(self) -> Mapping[str, np.ndarray]:
+        """Nothing to keep."""
+        return {}
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+        """Nothing to take over."""
