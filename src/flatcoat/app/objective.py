@@ -124,7 +124,7 @@ def inverse_frequency(model: SpladeModel, collection: Collection) -> np.ndarray:
     from flatcoat.models.splade import LookupTower
 
     settings = replace(model.document.settings, prompt="")
-    tower = LookupTower(np_zeros(model.dim), model.document.tokenizer, settings)
+    tower = LookupTower(no_weights(model.dim), model.document.tokenizer, settings)
     size = len(collection.documents)
     rows = np.unique(np.linspace(0, size - 1, min(size, SAMPLE)).astype(np.int64))
     counts = np.zeros(tower.dim)
@@ -134,7 +134,7 @@ def inverse_frequency(model: SpladeModel, collection: Collection) -> np.ndarray:
     return np.log1p((len(rows) - counts + 0.5) / (counts + 0.5)).astype(np.float32)
 
 
-def np_zeros(size: int) -> Any:
+def no_weights(size: int) -> Any:
     """No weights, for a tower that only tokenises."""
     import torch
 
