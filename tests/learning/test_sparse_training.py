@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from test_training import bits, same_when_killed
 
 from flatcoat.app.build import ModelEncode, freeze, mining_index, positives_by_query
 from flatcoat.data.collection import build_store
@@ -24,7 +25,6 @@ from flatcoat.training.health import Health
 from flatcoat.training.loop import LoopSettings, Training
 from flatcoat.training.processes import Processes
 from flatcoat.training.sparsity import Regulariser, RegulariserSettings
-from flatcoat.training.state import weights_of
 from flatcoat.training.step import gradient
 from flatcoat.training.student import SparseStudent
 from flatcoat.training.teacher import FileTeacher, ModelTeacher, ScaleWatch, read_teacher
@@ -58,16 +58,8 @@ def training(
     )  # fmt: skip
 
 
-def bits(run):
-    return {name: value.clone() for name, value in weights_of(run.student.module).items()}
-
-
 def log(folder):
     return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-
-
-class Killed(Exception):
-    pass
 
 
 # in mid-ramp, past it, with cached gradients, and with a lookup for queries
@@ -75,25 +67,8 @@ class Killed(Exception):
     ("at", "how"), [(3, {}), (9, {}), (5, {"cached": True}), (4, {"overrides": SparseOverrides(queries="lookup")})]
 )
 def test_a_killed_run_resumes_to_the_same_bits(tiny_mlm, pairs, tmp_path, at, how):
-    whole = training(tiny_mlm, pairs, tmp_path / "whole", **how)
-    whole.run()
-    killed = training(tiny_mlm, pairs, tmp_path / "cut", save_every=at, **how)
-    step, count = killed.one_step, iter(range(100))
-
-    def die():
-        if next(count) == at:
-            raise Killed
-        return step()
-
-    killed.one_step = die
-    with pytest.raises(Killed):
-        killed.run()
-    again = training(tiny_mlm, pairs, tmp_path / "cut", save_every=at, **how)
-    again.run(resume=True)
-    for name, value in bits(whole).items():
-        assert torch.equal(bits(again)[name], value), name
-    for key in ("loss", "lambda/document", "lambda/query", "active/document", "gradient_norm"):
-        assert [line[key] for line in log(tmp_path / "cut")] == [line[key] for line in log(tmp_path / "whole")], key
+    same_when_killed(lambda name, **more: training(tiny_mlm, pairs, tmp_path / name, **how, **more), tmp_path, at,
+                     ("loss", "lambda/document", "lambda/query", "active/document", "gradient_norm"))  # fmt: skip
 
 
 def test_it_overfits_and_meets_its_number_of_terms(tiny_mlm, pairs, tmp_path):

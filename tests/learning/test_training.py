@@ -56,9 +56,15 @@ class Killed(Exception):
     ("at", "how"), [(1, {}), (5, {}), (7, {}), (11, {}), (3, {"cached": True}), (7, {"accumulate": 2})]
 )
 def test_a_killed_run_resumes_to_the_same_bits(tiny, pairs, tmp_path, at, how):
-    whole = training(tiny, pairs, tmp_path / "whole", **how)
+    same_when_killed(lambda name, **more: training(tiny, pairs, tmp_path / name, **how, **more), tmp_path, at,
+                     ("step", "loss", "gradient_norm", "rate", "negatives"))  # fmt: skip
+
+
+def same_when_killed(make, folder, at: int, keys) -> None:
+    """A run of `make(name)` that is killed before step `at` and resumed ends with the weights and log of one that was not."""
+    whole = make("whole")
     whole.run()
-    killed = training(tiny, pairs, tmp_path / "cut", save_every=at, **how)
+    killed = make("cut", save_every=at)
     step, count = killed.one_step, iter(range(100))
 
     def die():
@@ -69,14 +75,15 @@ def test_a_killed_run_resumes_to_the_same_bits(tiny, pairs, tmp_path, at, how):
     killed.one_step = die
     with pytest.raises(Killed):
         killed.run()
-    again = training(tiny, pairs, tmp_path / "cut", save_every=at, **how)
+    again = make("cut", save_every=at)
     again.run(resume=True)
     for name, value in bits(whole).items():
         assert torch.equal(bits(again)[name], value), name
-    lines = [json.loads(line) for line in (tmp_path / "cut" / "log.jsonl").read_text().splitlines()]
-    wholes = [json.loads(line) for line in (tmp_path / "whole" / "log.jsonl").read_text().splitlines()]
-    for key in ("step", "loss", "gradient_norm", "rate", "negatives"):
-        assert [line[key] for line in lines] == [line[key] for line in wholes]
+    logs = [
+        [json.loads(line) for line in (folder / n / "log.jsonl").read_text().splitlines()] for n in ("cut", "whole")
+    ]
+    for key in keys:
+        assert [line[key] for line in logs[0]] == [line[key] for line in logs[1]], key
 
 
 def test_it_overfits(tiny, pairs, tmp_path):

@@ -234,6 +234,7 @@ def test_the_ramp_is_drawn(recipe, capsys):
         (("encode", "{sparse}", "{toy}", "--pooling", "mean", "--out", "{home}/x"), "a sparse model"),
         (("index", "{home}/v", "--kind", "scan", "--out", "{home}/x"), "want an index of kind inverted"),
         (("index", "{home}/v", "--kind", "inverted", "--set", "bits=7", "--out", "{home}/x"), "bits"),
+        (("index", "{home}/v", "--kind", "inverted", "--set", "mass=50", "--out", "{home}/x"), "mass is no setting"),
         (("explain", "{sparse}", "otter", "-k", "0"), "at least 1"),
     ],
 )

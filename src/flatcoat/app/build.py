@@ -69,14 +69,19 @@ def model(table: ModelTable, run: RuntimeTable) -> Model:
     return loaded.to(loaded.runtime.device)
 
 
-def from_options(kind: type[T], values: dict[str, Any]) -> T:
-    """A table from a verb's options, checked as in a recipe. Raises Misuse."""
+def from_options(kind: type[T], values: dict[str, Any], sign: str = "--") -> T:
+    """A table from a verb's options, checked as in a recipe; `sign` stands before the name of one. Raises Misuse."""
     try:
         return kind(**values)
     except ValidationError as error:
         first = error.errors()[0]
-        name = str(first["loc"][-1]).replace("_", "-") if first["loc"] else kind.__name__
-        raise Misuse(f"--{name}: {first['msg']}, not {first['input']!r}") from error
+        message = first["msg"].removeprefix("Value error, ")
+        if not first["loc"]:  # of the table as a whole
+            raise Misuse(message) from error
+        name = str(first["loc"][0])
+        raise Misuse(
+            f"{sign}{name.replace('_', '-') if sign == '--' else name}: {message}, not {first['input']!r}"
+        ) from error
 
 
 def freeze(backbone: Any, what: str) -> None:

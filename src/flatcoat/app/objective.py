@@ -121,24 +121,17 @@ def inverse_frequency(model: SpladeModel, collection: Collection) -> np.ndarray:
 
     Documents are cut where the document tower cuts them, and have no prompt.
     """
-    from flatcoat.models.splade import LookupTower
+    from flatcoat.models.texts import TextTower
 
-    settings = replace(model.document.settings, prompt="")
-    tower = LookupTower(no_weights(model.dim), model.document.tokenizer, settings)
+    tower = TextTower(model.document.tokenizer, replace(model.document.settings, prompt=""))
+    tower.special = False
     size = len(collection.documents)
     rows = np.unique(np.linspace(0, size - 1, min(size, SAMPLE)).astype(np.int64))
-    counts = np.zeros(tower.dim)
+    counts = np.zeros(model.dim)
     for start in range(0, len(rows), 4096):
         for ids in tower.tokenize(collection.documents.texts(rows[start : start + 4096])):
             counts[np.unique(ids)] += 1
     return np.log1p((len(rows) - counts + 0.5) / (counts + 0.5)).astype(np.float32)
-
-
-def no_weights(size: int) -> Any:
-    """No weights, for a tower that only tokenises."""
-    import torch
-
-    return torch.zeros(size)
 
 
 def with_weights(tower: LookupTower, weights: np.ndarray) -> None:

@@ -141,7 +141,7 @@ def _table(kind: type[T], changes: list[str] | None) -> T:
     """A table of settings from --set KEY=VALUE."""
     import tomllib
 
-    from pydantic import ValidationError
+    from flatcoat.app.build import from_options
 
     values = {}
     for change in changes or []:
@@ -152,8 +152,4 @@ def _table(kind: type[T], changes: list[str] | None) -> T:
             values[key] = tomllib.loads(f"value = {text}")["value"]
         except tomllib.TOMLDecodeError:
             values[key] = text
-    try:
-        return kind(**values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise Misuse(f"--set {first['loc'][0]}: {first['msg']}, not {first['input']!r}") from error
+    return from_options(kind, values, "--set ")

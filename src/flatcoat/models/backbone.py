@@ -18,6 +18,17 @@ def load_backbone(folder: Path) -> tuple[nn.Module, Any]:
         FlatcoatError: no weights, weights that the architecture lacks or that the file lacks, or no tokenizer.
     """
     import transformers
+
+    return read_pretrained(folder, transformers.AutoModel, spare=("pooler",))
+
+
+def read_pretrained(folder: Path, kind: Any, spare: tuple[str, ...] = ()) -> tuple[nn.Module, Any]:
+    """A network of one of transformers' auto classes and its tokenizer; weights named by `spare` may be missing.
+
+    Raises:
+        FlatcoatError: no weights, weights that the file lacks, or no tokenizer.
+    """
+    import transformers
     from safetensors import SafetensorError
 
     transformers.logging.set_verbosity_error()
@@ -29,13 +40,13 @@ def load_backbone(folder: Path) -> tuple[nn.Module, Any]:
     if not any(folder.glob("*.safetensors")):
         raise FlatcoatError(f"{folder}: no .safetensors weights (pickled weights are not read)")
     try:
-        model, facts = transformers.AutoModel.from_pretrained(
+        model, facts = kind.from_pretrained(
             folder, output_loading_info=True, use_safetensors=True, local_files_only=True
         )
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise FlatcoatError(f"{folder}: cannot be loaded: {str(error).strip().splitlines()[0]}") from error
-    missing = [key for key in facts["missing_keys"] if "pooler" not in key and "position_ids" not in key]
+    missing = [key for key in facts["missing_keys"] if not any(name in key for name in (*spare, "position_ids"))]
     if missing:
         raise FlatcoatError(
             f"{folder}: {len(missing)} weights are missing from the file, for example {sorted(missing)[0]}"
@@ -60,7 +71,12 @@ def save_backbone(backbone: nn.Module, tokenizer: Any, folder: Path, max_length:
     config.architectures = [type(backbone).__name__]
     config.save_pretrained(folder)
     save_model(backbone, str(folder / "model.safetensors"), metadata={"format": "pt"})
+    save_tokenizer(tokenizer, folder, max_length)
+    write_json(folder / "sentence_bert_config.json", {"max_seq_length": max_length, "do_lower_case": False})
+
+
+def save_tokenizer(tokenizer: Any, folder: Path, max_length: int) -> None:
+    """Write a tokenizer and the length at which it cuts."""
     tokenizer.save_pretrained(folder)
     said = folder / "tokenizer_config.json"
     write_json(said, {**read_json(said), "model_max_length": max_length})
-    write_json(folder / "sentence_bert_config.json", {"max_seq_length": max_length, "do_lower_case": False})

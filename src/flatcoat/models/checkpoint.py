@@ -6,6 +6,7 @@ normalise unlike each other, a `Router`. `flatcoat.json` beside them keeps what 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -63,10 +64,8 @@ def load_dense(source: str, overrides: Overrides = Overrides()) -> DenseModel:  
     for side, tower_said, length, prompt in zip(("query", "document"), said, lengths, texts, strict=True):
         same = towers and tower_said.backbone == said[0].backbone and not overrides.separate
         backbone, tokenizer = (towers[0].backbone, towers[0].tokenizer) if same else load_backbone(tower_said.backbone)
-        names = ("query",) if side == "query" else ("document", "passage", "corpus")
-        own = next((prompts[name] for name in names if prompts.get(name)), "")
-        given = own if prompt is None else prompt
-        settings = _settings(source, tower_said, overrides, cosine, _length(length, tower_said, backbone), given)
+        given, length = prompt_of(prompt, prompts, side), fitting(length, tower_said.max_length, backbone)
+        settings = _settings(source, tower_said, overrides, cosine, length, given)
         towers.append(Tower(backbone, tokenizer, settings))
     return DenseModel(towers[0], towers[1])
 
@@ -81,11 +80,18 @@ def _settings(source: str, said: Said, overrides: Overrides, cosine: bool, lengt
     return TowerSettings(pooling, normalise, length, prompt)  # pyright: ignore[reportArgumentType]
 
 
-def _length(wanted: int | None, said: Said, backbone: nn.Module) -> int:
+def prompt_of(given: str | None, prompts: Mapping[str, str], side: str) -> str:
+    """The prompt of a side: what the caller gives, else the checkpoint's under any of its names."""
+    names = ("query",) if side == "query" else ("document", "passage", "corpus")
+    return next((prompts[name] for name in names if prompts.get(name)), "") if given is None else given
+
+
+def fitting(wanted: int | None, said: int | None, backbone: nn.Module) -> int:
+    """The length in use. Raises Misuse where `wanted` is beyond the model's positions."""
     most = longest(backbone)
     if wanted and most and wanted > most:
         raise Misuse(f"length {wanted} is more than the {most} positions of this model; use {most} or less")
-    return wanted or min(said.max_length or 512, most or 512)
+    return wanted or min(said or 512, most or 512)
 
 
 def describe(folder: Path) -> tuple[Said, Said]:
@@ -166,16 +172,19 @@ def save_dense(model: DenseModel, path: Path) -> None:
         else:
             _save_router({"query": query, "document": document}, folder)
             write_json(folder / "flatcoat.json", {"kind": "dense"})
-        write_json(
-            folder / "config_sentence_transformers.json",
-            {
-                "__version__": {"sentence_transformers": "5.0.0"},
-                "model_type": "SentenceTransformer",
-                "prompts": {"query": query.settings.prompt, "document": document.settings.prompt},
-                "default_prompt_name": None,
-                "similarity_fn_name": "dot",
-            },
-        )
+        write_config(folder, "SentenceTransformer", query.settings.prompt, document.settings.prompt)
+
+
+def write_config(folder: Path, kind: str, query: str, document: str) -> None:
+    """Write what sentence-transformers wants to know of a whole model: its kind and its prompts."""
+    said = {
+        "__version__": {"sentence_transformers": "5.0.0"},
+        "model_type": kind,
+        "prompts": {"query": query, "document": document},
+        "default_prompt_name": None,
+        "similarity_fn_name": "dot",
+    }
+    write_json(folder / "config_sentence_transformers.json", said)
 
 
 def _modules(tower: Tower, folder: Path, prefix: str, root: str) -> list[dict[str, Any]]:
@@ -202,6 +211,11 @@ def _save_router(towers: dict[str, Tower], folder: Path) -> None:
         entries = _modules(tower, folder, f"{side}_", f"{side}_0_Transformer")
         types.update({entry["path"]: entry["type"] for entry in entries})
         structure[side] = [entry["path"] for entry in entries]
+    write_router(folder, types, structure)
+
+
+def write_router(folder: Path, types: Mapping[str, str], structure: Mapping[str, list[str]]) -> None:
+    """Write the routes of a model whose sides differ."""
     parameters = {"default_route": "document", "allow_empty_key": True}
     write_json(folder / "router_config.json", {"types": types, "structure": structure, "parameters": parameters})
     write_json(folder / "modules.json", [{"idx": 0, "name": "0", "path": "", "type": f"{TYPES}Router"}])

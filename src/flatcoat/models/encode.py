@@ -6,8 +6,8 @@ Texts are taken a window at a time, tokenised together, sorted by length and cut
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Protocol, runtime_checkable
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
@@ -83,6 +83,29 @@ def encode_window(tower: Tokens, texts: Sequence[str], runtime: Runtime) -> np.n
     return out
 
 
+Made = TypeVar("Made")
+
+
+def windows(
+    tower: Tokens,
+    texts: Sequence[str],
+    make: Callable[[Sequence[str]], Made],
+    *,
+    first: int = 0,
+    size: int = WINDOW,
+    track: Track = silent,
+    label: str = "encode",
+) -> Iterator[tuple[int, Made]]:
+    """(first row, what `make` makes) of each window of texts from row `first` on. The tower is in evaluation mode meanwhile."""
+    training = getattr(tower, "training", False)
+    tower.train(False)
+    try:
+        for start in _by_text(range(first, len(texts), size), len(texts), track, label):
+            yield start, make(texts[start : start + size])
+    finally:
+        tower.train(training)
+
+
 def encode_windows(
     tower: Tokens,
     texts: Sequence[str],
@@ -92,19 +115,12 @@ def encode_windows(
     track: Track = silent,
     label: str = "encode",
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """(first row, vectors) of each window from row `first` on. The tower is in evaluation mode meanwhile."""
-    training = getattr(tower, "training", False)
-    tower.train(False)
-    try:
-        starts = range(first, len(texts), WINDOW)
-        steps = by_text(starts, len(texts), track, label)
-        for start in steps:
-            yield start, encode_window(tower, texts[start : start + WINDOW], runtime)
-    finally:
-        tower.train(training)
+    """(first row, vectors) of each window from row `first` on."""
+    make = lambda some: encode_window(tower, some, runtime)  # noqa: E731
+    return windows(tower, texts, make, first=first, size=WINDOW, track=track, label=label)
 
 
-def by_text(starts: range, total: int, track: Track, label: str) -> Iterator[int]:
+def _by_text(starts: range, total: int, track: Track, label: str) -> Iterator[int]:
     """Window starts, while `track` counts texts."""
     if track is silent:
         yield from starts

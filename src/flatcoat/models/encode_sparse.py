@@ -18,7 +18,7 @@ import torch
 from flatcoat.errors import FlatcoatError
 from flatcoat.files import atomic_file, only_writer, write_json
 from flatcoat.models.base import Runtime
-from flatcoat.models.encode import WINDOW, Tokens, batches_by_length, by_text, pad
+from flatcoat.models.encode import WINDOW, Tokens, batches_by_length, pad, windows
 from flatcoat.records import Track, silent
 from flatcoat.representations import Sparse
 from flatcoat.sparse_vectors import SparseFolder, write_sparse
@@ -52,14 +52,9 @@ def encode_sparse_windows(
     track: Track = silent,
     label: str = "encode",
 ) -> Iterator[tuple[int, Sparse]]:
-    """(first row, term weights) of each window from row `first` on. The tower is in evaluation mode meanwhile."""
-    training = getattr(tower, "training", False)
-    tower.train(False)
-    try:
-        for start in by_text(range(first, len(texts), WINDOW), len(texts), track, label):
-            yield start, encode_sparse_window(tower, texts[start : start + WINDOW], runtime)
-    finally:
-        tower.train(training)
+    """(first row, term weights) of each window from row `first` on."""
+    make = lambda some: encode_sparse_window(tower, some, runtime)  # noqa: E731
+    return windows(tower, texts, make, first=first, size=WINDOW, track=track, label=label)
 
 
 def encode_sparse(

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from flatcoat.errors import FlatcoatError, Misuse
 from flatcoat.files import read_json, write_json
-from flatcoat.models.backbone import load_backbone
+from flatcoat.models.backbone import load_backbone, read_pretrained, save_tokenizer
 
 SHIFT = 8.0  # GELU and ReLU are the identity from here on, to fp32's rounding
 OFF = -1e4  # the bias of an entry that is switched off: finite, for tools that multiply masks, and within fp16
@@ -51,26 +51,10 @@ def load_mlm(folder: Path) -> tuple[nn.Module, Any]:
         FlatcoatError: no weights, weights that are missing, or an architecture without a masked-language model.
     """
     import transformers
-    from safetensors import SafetensorError
 
     if not has_head(folder):
         return _with_a_head(folder)
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    if not any(folder.glob("*.safetensors")):
-        raise FlatcoatError(f"{folder}: no .safetensors weights (pickled weights are not read)")
-    try:
-        network, facts = transformers.AutoModelForMaskedLM.from_pretrained(
-            folder, output_loading_info=True, use_safetensors=True, local_files_only=True
-        )
-        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise FlatcoatError(f"{folder}: cannot be loaded: {str(error).strip().splitlines()[0]}") from error
-    missing = [key for key in facts["missing_keys"] if "position_ids" not in key]
-    if missing:
-        raise FlatcoatError(
-            f"{folder}: {len(missing)} weights are missing from the file, for example {sorted(missing)[0]}"
-        )
+    network, tokenizer = read_pretrained(folder, transformers.AutoModelForMaskedLM)
     return tap(network), tokenizer
 
 
@@ -149,7 +133,5 @@ def save_mlm(network: Any, tokenizer: Any, folder: Path, max_length: int) -> Non
     transformers.logging.disable_progress_bar()
     network.save_pretrained(folder)
     (folder / "generation_config.json").unlink(missing_ok=True)
-    tokenizer.save_pretrained(folder)
-    said = folder / "tokenizer_config.json"
-    write_json(said, {**read_json(said), "model_max_length": max_length})
+    save_tokenizer(tokenizer, folder, max_length)
     write_json(folder / "sentence_bert_config.json", {"max_seq_length": max_length, "do_lower_case": False})

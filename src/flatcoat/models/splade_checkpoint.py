@@ -13,14 +13,13 @@ from torch import Tensor
 
 from flatcoat.errors import FlatcoatError, Misuse
 from flatcoat.files import atomic_folder, read_json, write_json
-from flatcoat.models.backbone import longest
-from flatcoat.models.checkpoint import said_length
+from flatcoat.models.backbone import save_tokenizer
+from flatcoat.models.checkpoint import fitting, prompt_of, said_length, write_config, write_router
 from flatcoat.models.mlm import has_head, load_mlm, save_mlm
 from flatcoat.models.source import resolve
 from flatcoat.models.splade import LookupTower, SpladeModel, SpladeSettings, SpladeTower
 
 SPARSE = "sentence_transformers.sparse_encoder.models."
-ROUTER = "sentence_transformers.models.Router"
 
 
 class SparseOverrides(NamedTuple):
@@ -114,11 +113,11 @@ def load_splade(source: str, overrides: SparseOverrides = SparseOverrides()) -> 
     prompts = (read_json(config).get("prompts") if config.is_file() else None) or {}
     backbone, tokenizer = load_mlm(document.folder)
     settings = _settings(document, overrides, backbone, overrides.document_length, overrides.document_terms,
-                         extra.get("document_terms"), _prompt(overrides.document_prompt, prompts, "document"))  # fmt: skip
+                         extra.get("document_terms"), prompt_of(overrides.document_prompt, prompts, "document"))  # fmt: skip
     tower = SpladeTower(backbone, tokenizer, settings)
     length = overrides.query_length or extra.get("query_length")
     asked = _settings(query, overrides, backbone, length, overrides.query_terms, extra.get("query_terms"),
-                      _prompt(overrides.query_prompt, prompts, "query"))  # fmt: skip
+                      prompt_of(overrides.query_prompt, prompts, "query"))  # fmt: skip
     sides = _query_tower(query, document, overrides.queries, asked, tower)
     if sides.dim != tower.dim:
         raise FlatcoatError(f"{source}: {sides.dim} terms of queries and {tower.dim} of documents; want one vocabulary")
@@ -143,11 +142,6 @@ def _query_tower(
     return SpladeTower(*load_mlm(query.folder), settings)
 
 
-def _prompt(given: str | None, prompts: dict[str, str], side: str) -> str:
-    names = ("query",) if side == "query" else ("document", "passage", "corpus")
-    return next((prompts[name] for name in names if prompts.get(name)), "") if given is None else given
-
-
 def _settings(
     said: Said, overrides: SparseOverrides, backbone: Any, length: int | None, terms: int | None, kept: int | None, prompt: str
 ) -> SpladeSettings:  # fmt: skip
@@ -156,10 +150,7 @@ def _settings(
         raise Misuse(f"aggregate {aggregate!r}: want max or sum")
     if aggregate == "sum" and said.double_log:
         raise Misuse(f"{said.folder}: a second logarithm (log1p_relu) goes with the maximum, not with the sum")
-    most = longest(backbone)
-    if length and most and length > most:
-        raise Misuse(f"length {length} is more than the {most} positions of this model; use {most} or less")
-    length = length or min(said_length(said.folder) or 512, most or 512)
+    length = fitting(length, said_length(said.folder), backbone)
     return SpladeSettings(length, prompt, aggregate, said.double_log, terms or kept)
 
 
@@ -192,16 +183,7 @@ def save_splade(model: SpladeModel, path: Path) -> None:
         else:
             _save_router({"query": query, "document": document}, folder)
         write_json(folder / "flatcoat.json", extra)
-        write_json(
-            folder / "config_sentence_transformers.json",
-            {
-                "__version__": {"sentence_transformers": "5.0.0"},
-                "model_type": "SparseEncoder",
-                "prompts": {"query": query.settings.prompt, "document": document.settings.prompt},
-                "default_prompt_name": None,
-                "similarity_fn_name": "dot",
-            },
-        )
+        write_config(folder, "SparseEncoder", query.settings.prompt, document.settings.prompt)
 
 
 def _modules(tower: SpladeTower, folder: Path, prefix: str, root: str) -> list[dict[str, Any]]:
@@ -231,18 +213,14 @@ def _save_router(towers: dict[str, SpladeTower | LookupTower], folder: Path) -> 
         entries = _modules(tower, folder, f"{side}_", f"{side}_0_MLMTransformer")
         types.update({entry["path"]: entry["type"] for entry in entries})
         structure[side] = [entry["path"] for entry in entries]
-    parameters = {"default_route": "document", "allow_empty_key": True}
-    write_json(folder / "router_config.json", {"types": types, "structure": structure, "parameters": parameters})
-    write_json(folder / "modules.json", [{"idx": 0, "name": "0", "path": "", "type": ROUTER}])
+    write_router(folder, types, structure)
 
 
 def _save_lookup(tower: LookupTower, folder: Path) -> None:
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True)
-    tower.tokenizer.save_pretrained(folder)
-    said = folder / "tokenizer_config.json"
-    write_json(said, {**read_json(said), "model_max_length": tower.settings.max_length})
+    save_tokenizer(tower.tokenizer, folder, tower.settings.max_length)
     weight: Tensor = tower.weight.detach().clone()
     weight[[i for i in tower.tokenizer.all_special_ids if i < len(weight)]] = 0.0
     known = len(
