@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float32, Int32, Int64
+from jaxtyping import Float16, Float32, Int32, Int64
 
 
 @dataclass(frozen=True)
@@ -68,13 +68,46 @@ class Sparse:
 
 @dataclass(frozen=True)
 class MultiVector:
-    """Several vectors an item, laid end to end: item i is `vectors[start[i]:start[i+1]]`."""
+    """Several vectors an item, laid end to end: item i is `vectors[start[i]:start[i+1]]`; float16 where they are kept so."""
 
     start: Int64[np.ndarray, " item_plus_1"]
-    vectors: Float32[np.ndarray, "token dim"]
+    vectors: Float32[np.ndarray, "token dim"] | Float16[np.ndarray, "token dim"]
 
     def __len__(self) -> int:
         return len(self.start) - 1
+
+    @property
+    def dim(self) -> int:
+        """The width of every vector."""
+        return int(self.vectors.shape[1])
+
+    def __getitem__(self, items: slice) -> MultiVector:
+        """A run of items, without a copy of its vectors."""
+        low, high, step = items.indices(len(self))
+        if step != 1:
+            raise IndexError("items of several vectors are taken in runs, of step 1")
+        start = self.start[low : max(low, high) + 1]
+        return MultiVector(start - start[0], self.vectors[int(start[0]) : int(start[-1])])
+
+    def item(self, i: int) -> np.ndarray:
+        """Item i's vectors [token, dim], without a copy. Raises IndexError where there is no such item."""
+        if not 0 <= i < len(self):
+            raise IndexError(f"item {i} of {len(self)}")
+        return self.vectors[int(self.start[i]) : int(self.start[i + 1])]
+
+    @classmethod
+    def joined(cls, parts: Sequence[MultiVector], dim: int) -> MultiVector:
+        """Items of several, one after another; float16 where all are."""
+        sizes = np.concatenate([np.zeros(1, np.int64), *(np.diff(part.start) for part in parts)])
+        if not parts:
+            return cls(np.cumsum(sizes), np.zeros((0, dim), np.float32))
+        return cls(np.cumsum(sizes), np.concatenate([part.vectors for part in parts]))
+
+    @classmethod
+    def of(cls, items: Sequence[np.ndarray], dim: int) -> MultiVector:
+        """Items given one by one, as arrays [token, dim], in float32."""
+        start = np.cumsum([0, *(len(item) for item in items)], dtype=np.int64)
+        return cls(start, np.concatenate([np.zeros((0, dim), np.float32), *items]).astype(np.float32, copy=False))
 
 
 Representation = Dense | Sparse | MultiVector

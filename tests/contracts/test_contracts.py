@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from flatcoat.index.exact import ExactIndex
+from flatcoat.index.multivector import MultiVectorIndex, MultiVectorSettings
+from flatcoat.index.multivector_exact import MaxSimExact
 from flatcoat.index.vector import VectorIndex, VectorSettings
 from flatcoat.mining.given import Given
 from flatcoat.mining.mine import MineSettings
@@ -14,6 +16,7 @@ from flatcoat.mining.uniform import Uniform
 from flatcoat.models.checkpoint import Overrides, load_dense
 from flatcoat.testing.encoder import EncoderContract
 from flatcoat.testing.index import IndexContract
+from flatcoat.testing.multi_index import MultiIndexContract
 from flatcoat.testing.sampler import DOCUMENTS, QUERIES, SamplerContract
 
 
@@ -56,6 +59,23 @@ class TestIvf(IndexContract):
     def build(self, vectors):
         cells = min(4, len(vectors))
         return VectorIndex.build(vectors, VectorSettings("ivf", cells=cells, nprobe=cells))
+
+
+class TestMaxSimExact(MultiIndexContract):
+    def build(self, vectors):
+        return MaxSimExact(vectors)
+
+
+class TestMultiVector(MultiIndexContract):
+    def build(self, vectors):
+        return MultiVectorIndex.build(vectors, MultiVectorSettings(nprobe=10**6, candidates=10**6, rescore=10**6))
+
+
+class TestMultiVectorDefault(MultiIndexContract):
+    least_recall = 0.99
+
+    def build(self, vectors):
+        return MultiVectorIndex.build(vectors)
 
 
 class TestUniform(SamplerContract):

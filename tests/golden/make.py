@@ -9,10 +9,13 @@ from flatcoat.data.collection import build_store
 from flatcoat.data.toy import write_toy
 from flatcoat.index.bm25 import Bm25Settings
 from flatcoat.index.inverted import InvertedSettings
-from flatcoat.index.store import write_bm25, write_inverted, write_vector_index
+from flatcoat.index.multivector import MultiVectorSettings
+from flatcoat.index.store import write_bm25, write_inverted, write_multivector, write_vector_index
 from flatcoat.index.vector import VectorSettings
+from flatcoat.multi_vectors import write_multi
 from flatcoat.sparse_vectors import write_sparse
 from flatcoat.testing.index import unit
+from flatcoat.testing.multi_index import tokens
 from flatcoat.testing.sparse_index import zipfian
 from flatcoat.vectors import write_vectors
 
@@ -27,6 +30,7 @@ def main(out: Path) -> None:
         write_vector_index(out / f"index-{kind}-1", vectors, settings, copy=True)
     write_bm25(out / "index-bm25-1", collection.documents.texts(), ids, {}, Bm25Settings())
     sparse(out)
+    multi(out)
 
 
 def sparse(out: Path) -> None:
@@ -36,6 +40,12 @@ def sparse(out: Path) -> None:
     folder = write_sparse(out / "sparse-1", made, ids, words, {"model": "golden"})
     for kind in ("inverted", "pruned"):
         write_inverted(out / f"index-{kind}-1", folder, InvertedSettings(kind))  # pyright: ignore[reportArgumentType]
+
+
+def multi(out: Path) -> None:
+    """The folders of several vectors an item and of an index over them."""
+    folder = write_multi(out / "multi-1", tokens(30, 0, 6), [f"d{i}" for i in range(30)], {"model": "golden"})
+    write_multivector(out / "index-multivector-1", folder, MultiVectorSettings(cells=8), copy=True)
 
 
 if __name__ == "__main__":

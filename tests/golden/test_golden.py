@@ -11,10 +11,13 @@ from flatcoat.data.store import Collection
 from flatcoat.data.toy import toy_sentences
 from flatcoat.index.exact import search_slowly
 from flatcoat.index.inverted import search_slowly_sparse
+from flatcoat.index.multivector_exact import MaxSimExact, maxsim_slowly
 from flatcoat.index.store import open_index
+from flatcoat.multi_vectors import MultiFolder
 from flatcoat.representations import Dense
 from flatcoat.sparse_vectors import SparseFolder
 from flatcoat.testing.index import unit
+from flatcoat.testing.multi_index import tokens
 from flatcoat.testing.sparse_index import zipfian
 from flatcoat.vectors import VectorFolder
 
@@ -59,3 +62,24 @@ def test_inverted_indexes_open(kind):
     if kind == "inverted":
         np.testing.assert_array_equal(found.rows, truth.rows)
     assert np.mean([len(set(a) & set(b)) / 5 for a, b in zip(found.rows, truth.rows, strict=True)]) >= 0.8
+
+
+def test_several_vectors_an_item_open():
+    folder = MultiFolder.open(HERE / "multi-1", verify=True)
+    vectors = tokens(30, 0, 6)
+    np.testing.assert_array_equal(folder.vectors.start, vectors.start)
+    np.testing.assert_array_equal(folder.vectors.vectors, vectors.vectors.astype(np.float16))
+    assert folder.ids[29] == "d29" and folder.facts["stored"] == "fp16"
+
+
+def test_a_multi_vector_index_opens():
+    index, vectors = (
+        open_index(HERE / "index-multivector-1", verify=True).index,
+        MultiFolder.open(HERE / "multi-1").vectors,
+    )
+    queries = tokens(4, 1, 9, seed=1)
+    found, truth = index.search(queries, 5), MaxSimExact(vectors).search(queries, 5)
+    np.testing.assert_array_equal(found.rows, truth.rows)
+    np.testing.assert_array_equal(found.scores, truth.scores)
+    held = maxsim_slowly(queries, index.decoded(), 5)
+    assert np.mean([len(set(a) & set(b)) / 5 for a, b in zip(held.rows, truth.rows, strict=True)]) >= 0.5

@@ -28,10 +28,12 @@ from flatcoat.data.trec import read_run
 from flatcoat.errors import FlatcoatError, Misuse
 from flatcoat.index.bm25 import Bm25Settings
 from flatcoat.index.inverted import InvertedIndex, InvertedSettings
+from flatcoat.index.multivector_exact import MaxSimExact
 from flatcoat.index.vector import VectorIndex, VectorSettings
 from flatcoat.mining.mine import MineSettings
 
 if TYPE_CHECKING:
+    from flatcoat.index.multivector import MultiVectorSettings
     from flatcoat.mining.base import NegativeSampler
     from flatcoat.models.base import Runtime
     from flatcoat.models.load import Model
@@ -50,16 +52,27 @@ def runtime(table: RuntimeTable, *, training: bool = False) -> Runtime:
     return Runtime(device, table.precision, table.batch_tokens)
 
 
-def model(table: ModelTable, run: RuntimeTable) -> Model:
-    """The model where a recipe starts."""
+def _load(table: ModelTable) -> Any:
     from flatcoat.models.checkpoint import Overrides, load_dense
+    from flatcoat.models.colbert_checkpoint import LateOverrides, load_late
+    from flatcoat.models.cross_checkpoint import CrossOverrides, load_cross
     from flatcoat.models.splade_checkpoint import SparseOverrides, load_splade
 
-    kind, load = (SparseOverrides, load_splade) if table.kind == "sparse" else (Overrides, load_dense)
-    loaded: Model = load(table.start, kind(**{name: getattr(table, name) for name in kind._fields}))  # pyright: ignore
+    if table.kind == "cross":
+        wanted = CrossOverrides(table.document_length, table.query_length, prompt=table.query_prompt)
+        return load_cross(table.start, wanted)
+    known: dict[str, Any] = {"dense": (Overrides, load_dense), "sparse": (SparseOverrides, load_splade),
+                             "late": (LateOverrides, load_late)}  # fmt: skip
+    kind, load = known[table.kind]
+    return load(table.start, kind(**{name: getattr(table, name) for name in kind._fields}))
+
+
+def model(table: ModelTable, run: RuntimeTable) -> Any:
+    """The model where a recipe starts."""
+    loaded: Any = _load(table)
     if table.dropout is not None:
         set_dropout(loaded, table.dropout)
-    for tower in (loaded.query, loaded.document):
+    for tower in [loaded.tower] if table.kind == "cross" else [loaded.query, loaded.document]:
         backbone: Any = getattr(tower, "backbone", None)
         if backbone is not None and run.gradient_checkpointing:
             backbone.gradient_checkpointing_enable()
@@ -112,12 +125,20 @@ def loop_settings(table: TrainingTable, negatives: NegativesTable) -> LoopSettin
 
 def vector_settings(table: IndexTable) -> VectorSettings:
     """An approximate dense index's settings."""
-    return VectorSettings(**{f.name: getattr(table, f.name) for f in fields(VectorSettings)})
+    return VectorSettings(**table.given())
 
 
 def inverted_settings(table: IndexTable) -> InvertedSettings:
     """An inverted index's settings."""
-    return InvertedSettings(**{f.name: getattr(table, f.name) for f in fields(InvertedSettings)})
+    return InvertedSettings(**table.given())
+
+
+def multi_settings(table: IndexTable) -> MultiVectorSettings:
+    """A multi-vector index's settings."""
+    from flatcoat.index.multivector import MultiVectorSettings
+
+    given = table.given()
+    return MultiVectorSettings(**(given | {"rescore": None} if given.get("rescore") == 0 else given))
 
 
 def lexical_settings(table: LexicalTable) -> Bm25Settings:
@@ -165,16 +186,45 @@ def sampler(
     if table.kind == "bm25":
         mined = mine(bm25(), collection.queries.texts(rows), positives, mine_settings(table), keys=pairs.keys)
         return Given(as_pairs(mined, rows), len(collection.queries), documents)
+    if table.kind == "model":
+        note(f"negatives mined with {table.model}")
+        return Given(_mined_with(recipe, collection, rows, positives, pairs), len(collection.queries), documents)
     return Periodic(
         rows, positives, documents, mine_settings(table),
         every=table.every, index=mining_index(recipe.model.kind, table.approximate), keys=pairs.keys, note=note,
     )  # fmt: skip
 
 
+def _mined_with(recipe: Recipe, collection: Collection, rows: np.ndarray, positives: Any, pairs: Pairs) -> np.ndarray:
+    """Negatives that another model finds."""
+    from flatcoat.mining.mine import as_pairs, mine
+    from flatcoat.models.load import kind_of, load_model
+    from flatcoat.models.source import resolve
+    from flatcoat.records import silent
+
+    table, source = recipe.negatives, str(recipe.negatives.model)
+    kind = kind_of(resolve(source))
+    if kind == "cross":
+        raise Misuse(
+            f"negatives.model {source}: a cross-encoder cannot search; name a dense, sparse or late-interaction model"
+        )
+    other: Any = load_model(source)
+    other.runtime = runtime(recipe.runtime)
+    encode = ModelEncode(other.to(other.runtime.device), other.runtime, collection, silent)
+    vectors = encode.documents()
+    index = mining_index(kind, table.approximate)(vectors)
+    found = mine(index, encode.queries(rows), positives, mine_settings(table), vectors=vectors, keys=pairs.keys)
+    return as_pairs(found, rows)
+
+
 def mining_index(kind: str, approximate: bool) -> Callable[[Any], Any]:
     """What builds the index that negatives are mined from."""
     from flatcoat.index.exact import ExactIndex
 
+    if kind == "late":
+        from flatcoat.index.multivector import MultiVectorIndex, MultiVectorSettings
+
+        return (lambda vectors: MultiVectorIndex.build(vectors, MultiVectorSettings())) if approximate else MaxSimExact
     if kind == "sparse":  # the weights as they are, or rounded to 8 bits
         settings = InvertedSettings() if approximate else InvertedSettings(bits=32)
         return lambda vectors: InvertedIndex.build(vectors, settings)

@@ -141,6 +141,22 @@ def search(
 
 
 @app.command()
+def rerank(
+    model: Annotated[str, typer.Argument(help="A cross-encoder, or any model that scores or encodes.")],
+    run: Annotated[Path, typer.Argument(help="The TREC run whose best documents are read again.")],
+    collection: CollectionName,
+    k: Annotated[int, typer.Option("-k", help="Documents a query that are re-ranked; the rest stays below.")] = 100,
+    out: Annotated[str, typer.Option(help="TREC run; - is stdout.")] = "-",
+    split: Annotated[str | None, typer.Option(help="Only the queries of this split.")] = None,
+    precision: Precision = "fp32", device: Device = "auto", quiet: Quiet = False,
+) -> None:  # fmt: skip
+    """Re-rank a run's best documents with a cross-encoder."""
+    from flatcoat.app.verbs_rerank import rerank as verb
+
+    verb(model, run, collection, k, out, split, precision, device, quiet)
+
+
+@app.command()
 def fuse(
     runs: Annotated[list[Path], typer.Argument(help="Two or more TREC runs.")], out: str = typer.Option("-", help="- is stdout."),
     by: Annotated[str, typer.Option(help="rank (reciprocal rank) or score (normalised).")] = "rank",

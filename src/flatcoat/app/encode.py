@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from flatcoat.data.store import Collection
 from flatcoat.records import Track
-from flatcoat.sparse_vectors import SparseFolder
-from flatcoat.vectors import VectorFolder
 
 if TYPE_CHECKING:
+    from flatcoat.app.family import Folder
     from flatcoat.models.load import Model
 
 
@@ -42,7 +41,7 @@ def _facts(model: Model, source: str, side: str, corpus: str) -> dict[str, Any]:
 
 def encode_documents(
     path: Path, model: Model, source: str, collection: Collection, *, track: Track, label: str = "encode"
-) -> VectorFolder | SparseFolder:
+) -> Folder:
     """Encode the corpus of a collection with the model that was loaded from `source`."""
     table = collection.documents
     facts = _facts(model, source, "documents", table.fingerprint)
@@ -51,7 +50,7 @@ def encode_documents(
 
 def encode_queries(
     path: Path, model: Model, source: str, collection: Collection, split: str, *, track: Track
-) -> VectorFolder | SparseFolder:
+) -> Folder:
     """Encode the queries of a split."""
     rows = collection.query_rows(split)
     texts, ids = collection.queries.texts(rows), [collection.queries.ids[int(row)] for row in rows]
@@ -65,7 +64,9 @@ def encode_queries(
 
 def _encode_to(
     path: Path, model: Model, side: str, texts: Sequence[str], ids: Sequence[str], facts: dict[str, Any], track: Track, label: str
-) -> VectorFolder | SparseFolder:  # fmt: skip
+) -> Folder:  # fmt: skip
+    from flatcoat.models.colbert import LateModel
+    from flatcoat.models.encode_multi import encode_multi_to
     from flatcoat.models.encode_sparse import encode_sparse_to
     from flatcoat.models.encode_to import encode_to
     from flatcoat.models.splade import SpladeModel
@@ -74,5 +75,6 @@ def _encode_to(
         tower = model.query if side == "queries" else model.document
         words = model.vocabulary
         return encode_sparse_to(path, tower, texts, ids, words, facts, model.runtime, track=track, label=label)
-    dense = model.query if side == "queries" else model.document
-    return encode_to(path, dense, texts, ids, facts, model.runtime, track=track, label=label)
+    tower: Any = model.query if side == "queries" else model.document
+    write: Any = encode_multi_to if isinstance(model, LateModel) else encode_to
+    return write(path, tower, texts, ids, facts, model.runtime, track=track, label=label)

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from flatcoat.app.family import exact_index, open_vectors
+from flatcoat.app.family import Folder, exact_index, open_vectors
+from flatcoat.app.measure_beside import add_beside, add_reranked
 from flatcoat.app.tables import Recipe
 from flatcoat.data.store import Collection
 from flatcoat.data.trec import read_run, write_qrels, write_run
@@ -21,11 +22,9 @@ from flatcoat.evaluation.significance import compare, holm
 from flatcoat.files import read_json, write_json
 from flatcoat.index.store import IndexFolder, open_index
 from flatcoat.records import Ranking, Run, Track
-from flatcoat.representations import Dense, Sparse
+from flatcoat.representations import Dense, MultiVector, Sparse
 from flatcoat.search.engine import named, search_texts
 from flatcoat.search.fuse import reciprocal_rank
-from flatcoat.sparse_vectors import SparseFolder
-from flatcoat.vectors import VectorFolder
 
 if TYPE_CHECKING:
     from flatcoat.models.load import Model
@@ -58,7 +57,9 @@ def slug(name: str) -> str:
     return "-".join(re.findall(r"[\w.\-]+", name))
 
 
-class _Bench:
+class Bench:
+    """The test queries, and a row for each system that answers them."""
+
     def __init__(self, recipe: Recipe, collection: Collection, out: Path, track: Track):
         self.recipe, self.out, self.track = recipe, out, track
         rows = collection.query_rows(recipe.collection.test)
@@ -71,17 +72,22 @@ class _Bench:
         self.systems: list[dict[str, Any]] = []
 
     def add(self, name: str, run: Mapping[str, Ranking], ms: float | None, megabytes: float) -> None:
+        """A row from a run."""
         write_run(self.out / "runs" / f"{slug(name)}.trec", run, tag=slug(name))
         self.tables[name] = evaluate(self.qrels, run, self.recipe.evaluation.measures)
         self.systems.append({"name": name, "means": means(self.tables[name]), "ms": ms, "megabytes": megabytes})
 
-    def vectors(self, name: str, index: Any, queries: Dense | Sparse, megabytes: float) -> Mapping[str, Ranking]:
+    def vectors(
+        self, name: str, index: Any, queries: Dense | Sparse | MultiVector, megabytes: float
+    ) -> Mapping[str, Ranking]:
+        """The row of an index that is asked with vectors."""
         top = search_texts(None, index, queries, self.k, track=self.track)
         run = named(top, self.ids, self.doc_ids)
         self.add(name, run, _latency(lambda i: index.search(queries[i : i + 1], self.k), len(queries)), megabytes)
         return run
 
     def lexical(self, folder: IndexFolder) -> Mapping[str, Ranking]:
+        """BM25's row."""
         run = named(search_texts(None, folder.index, self.texts, self.k, track=self.track), self.ids, self.doc_ids)
         ms = _latency(lambda i: folder.index.search([self.texts[i]], self.k), len(self.texts))
         self.add("BM25", run, ms, folder.bytes / 1e6)
@@ -92,7 +98,7 @@ def measure_all(
     recipe: Recipe, collection: Collection, out: Path, before: Model, after: Model, track: Track
 ) -> Measured:
     """Search the test queries with every system of the run and compare them."""
-    bench = _Bench(recipe, collection, out, track)
+    bench = Bench(recipe, collection, out, track)
     write_qrels(out / "runs" / "test.qrels", bench.qrels)
     lexical = bench.lexical(open_index(out / "index" / "bm25"))
     first = open_vectors(out / "before")
@@ -107,6 +113,8 @@ def measure_all(
     for table in recipe.indexes:
         folder = open_index(out / "index" / table.label)
         bench.vectors(f"{prefix}{table.label}", folder.index, queries, folder.bytes / 1e6)
+    if trained:
+        add_beside(bench, recipe, collection, out, run, track)
     bench.add("hybrid (BM25 + exact)", reciprocal_rank([lexical, run]), None, 0.0)
     for other in recipe.also:
         _join(bench, out / "also" / other.name, other.name, lexical, run)
@@ -117,11 +125,22 @@ def measure_all(
     return Measured(bench.systems, fidelity, fixes, query_ms)
 
 
-def _megabytes(folder: VectorFolder | SparseFolder) -> float:
+def measure_cross(recipe: Recipe, collection: Collection, out: Path, source: str, track: Track) -> Measured:
+    """Re-rank BM25's answers to the test queries with the cross-encoder of a folder."""
+    bench = Bench(recipe, collection, out, track)
+    write_qrels(out / "runs" / "test.qrels", bench.qrels)
+    lexical = bench.lexical(open_index(out / "index" / "bm25"))
+    add_reranked(bench, recipe, collection, source, lexical, "BM25", track)
+    _compare(bench, "BM25")
+    write_json(out / "runs" / "by-query.json", {name: dict(table) for name, table in bench.tables.items()})
+    return Measured(bench.systems, [], [], 0.0)
+
+
+def _megabytes(folder: Folder) -> float:
     return sum(file["bytes"] for name, file in folder.facts["files"].items() if name.endswith(".npy")) / 1e6
 
 
-def _join(bench: _Bench, folder: Path, name: str, lexical: Run, run: Run) -> None:
+def _join(bench: Bench, folder: Path, name: str, lexical: Run, run: Run) -> None:
     """Take over another recipe's systems, and make hybrids of its best with this one's."""
     theirs = read_json(folder / "results.json")["systems"]
     own = [s for s in theirs if s["name"] != "BM25" and not s["name"].startswith("hybrid")]
@@ -133,7 +152,7 @@ def _join(bench: _Bench, folder: Path, name: str, lexical: Run, run: Run) -> Non
     bench.add(f"hybrid (BM25 + exact + {name})", reciprocal_rank([lexical, run, last]), None, 0.0)
 
 
-def _compare(bench: _Bench, baseline: str) -> None:
+def _compare(bench: Bench, baseline: str) -> None:
     """Each system against the baseline on the first measure, p values corrected together."""
     measure = bench.recipe.evaluation.measures[0]
     others = [system for system in bench.systems if system["name"] != baseline]
@@ -144,7 +163,7 @@ def _compare(bench: _Bench, baseline: str) -> None:
 
 
 def _fidelity(
-    recipe: Recipe, bench: _Bench, out: Path, exact: IndexFolder, queries: Dense | Sparse
+    recipe: Recipe, bench: Bench, out: Path, exact: IndexFolder, queries: Dense | Sparse | MultiVector
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Each approximate index against exact; for one that loses more than LOSS, the setting that does not."""
     measures: Sequence[str] = recipe.evaluation.measures

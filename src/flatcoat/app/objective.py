@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from flatcoat.training.sparsity import Regulariser
 
 SAMPLE = 50_000  # documents that IDF weights are counted over
+FITTED = 8  # batches that a teacher's scale is fitted on
 
 
 def ranking_terms(recipe: Recipe, scorer: str) -> list[Term]:
@@ -54,28 +55,27 @@ def regularisers(table: SparsityTable, steps: int) -> list[Regulariser]:
 def sparse_objective(
     recipe: Recipe, model: SpladeModel, note: Callable[[str], None]
 ) -> tuple[list[Term], list[Follower]]:
-    """Terms and followers of a sparse model's training."""
+    """What keeps a sparse model's training sparse, beside its ranking terms: terms and followers."""
     from flatcoat.models.hygiene import GROUPS, members
     from flatcoat.models.splade import LookupTower
     from flatcoat.objectives.flops import anti_collapse
     from flatcoat.objectives.total import Term
     from flatcoat.training.health import Health
 
-    table = recipe.sparsity
-    assert table is not None
+    table = recipe.sparsity or SparsityTable()
     # a lookup is as sparse as its query is long: there is nothing to regularise
     own = [
         r
         for r in regularisers(table, recipe.training.steps)
         if r.side != "query" or not isinstance(model.query, LookupTower)
     ]
-    terms = [*ranking_terms(recipe, "sparse"), *(r.term() for r in own)]
+    terms = [r.term() for r in own]
     if table.anti_collapse:
         loss = lambda e: anti_collapse(e.extra["query"], e.extra["document"])  # noqa: E731
         terms.append(Term("anti_collapse", loss, table.anti_collapse))
     noise = members(model.document.tokenizer, model.vocabulary, GROUPS)
     watch = Health(model.vocabulary, noise, note, settled=round(table.ramp * recipe.training.steps))
-    return terms, [*own, watch, *scale_watch(recipe, "sparse", note)]
+    return terms, [*own, watch]
 
 
 def scale_watch(recipe: Recipe, scorer: str, note: Callable[[str], None]) -> list[Follower]:
@@ -91,8 +91,8 @@ def prepare_sparse(recipe: Recipe, model: SpladeModel, collection: Collection) -
     from flatcoat.models.mlm import switch_off
     from flatcoat.models.splade import LookupTower
 
-    assert recipe.sparsity is not None
-    off = np.flatnonzero(members(model.document.tokenizer, model.vocabulary, recipe.sparsity.off)).tolist()
+    table = recipe.sparsity or SparsityTable()
+    off = np.flatnonzero(members(model.document.tokenizer, model.vocabulary, table.off)).tolist()
     networks = {id(t.backbone): t.backbone for t in (model.query, model.document) if hasattr(t, "backbone")}
     for network in networks.values():
         switch_off(network, off)
@@ -142,17 +142,43 @@ def with_weights(tower: LookupTower, weights: np.ndarray) -> None:
         tower.weight.copy_(torch.from_numpy(weights))
 
 
-def teacher(recipe: Recipe, collection: Collection, runtime: Any) -> Teacher | None:
-    """The teacher that a recipe names."""
+def teacher(recipe: Recipe, collection: Collection, runtime: Any, work: Path) -> Teacher | None:
+    """The teacher that a recipe names; what a cross-encoder says is kept under `work`."""
     table = recipe.teacher
     if table is None:
         return None
-    from flatcoat.models.load import load_model
-    from flatcoat.training.teacher import ModelTeacher, read_teacher
+    from flatcoat.training.teacher import Ensemble, read_teacher
 
+    scale = 1.0 if table.scale == "fit" else table.scale
     if table.file is not None:
-        return read_teacher(Path(table.file), collection, table.scale)
-    assert table.model is not None
-    model = load_model(table.model)
+        return read_teacher(Path(table.file), collection, scale)
+    alone = len(table.sources) == 1
+    found = [_model_teacher(source, collection, runtime, work, scale if alone else 1.0) for source in table.sources]
+    return found[0] if alone else Ensemble(found, scale)
+
+
+def _model_teacher(source: str, collection: Collection, runtime: Any, work: Path, scale: float) -> Any:
+    from flatcoat.files import digest
+    from flatcoat.models.checkpoint import fingerprint
+    from flatcoat.models.cross import CrossModel
+    from flatcoat.models.load import load_model
+    from flatcoat.training.teacher import CrossTeacher, ModelTeacher
+
+    model: Any = load_model(source)
     model.runtime = runtime
-    return ModelTeacher(model.to(runtime.device), collection, table.scale)
+    model.to(runtime.device)
+    if not isinstance(model, CrossModel):
+        return ModelTeacher(model, collection, scale)
+    key = digest([fingerprint(source), collection.facts["content"], runtime.precision])[:16]
+    return CrossTeacher(model, collection, work / f"teacher-{key}.scores", scale)
+
+
+def fit_scale(teacher: Any, batches: Any) -> float:
+    """The scale at which a teacher is as sure as it is right, on the first batches that training will see; set on the teacher."""
+    from flatcoat.training.teacher import fitted_scale
+
+    found = [(batch.teacher, np.arange(len(batch.queries))) for batch in batches]
+    width = max(scores.shape[1] for scores, _ in found)
+    scores = np.concatenate([np.pad(s, ((0, 0), (0, width - s.shape[1])), constant_values=np.nan) for s, _ in found])
+    teacher.scale = fitted_scale(scores, np.concatenate([target for _, target in found]))
+    return teacher.scale

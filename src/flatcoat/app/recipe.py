@@ -91,12 +91,16 @@ def format_recipe(recipe: Recipe) -> str:
             if not table:
                 lines = [f"{name} = []", "", *lines]
         else:
-            lines += [f"[{name}]", *_entries(table), ""]
+            lines += [f"[{name}]", *_entries(table["terms"] if name == "terms" else table), ""]
     return "\n".join(lines).rstrip() + "\n"
 
 
 def _entries(table: dict[str, Any]) -> list[str]:
-    return [f"{key} = {_value(value)}" for key, value in table.items()]
+    return [f"{_key(key)} = {_value(value)}" for key, value in table.items()]
+
+
+def _key(name: str) -> str:
+    return f'"{name}"' if "." in name else name
 
 
 def _value(value: Any) -> str:
@@ -107,4 +111,6 @@ def _value(value: Any) -> str:
         return '"' + "".join(c if ord(c) >= 32 and c != "\x7f" else f"\\u{ord(c):04x}" for c in escaped) + '"'
     if isinstance(value, tuple | list):
         return "[" + ", ".join(map(_value, value)) + "]"
+    if isinstance(value, dict):
+        return "{ " + ", ".join(_entries(value)) + " }" if value else "{}"
     return repr(value)

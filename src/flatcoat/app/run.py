@@ -9,9 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flatcoat.app import build
+from flatcoat.app import build, cascade
+from flatcoat.app.before import run_before
 from flatcoat.app.family import as_trained, open_vectors, write_index
-from flatcoat.app.measure import Measured, measure_all
+from flatcoat.app.measure import Measured, measure_all, measure_cross
+from flatcoat.app.model_tables import IndexTable, ModelTable
 from flatcoat.app.recipe import format_recipe, load_recipe
 from flatcoat.app.stages import Stages, claim
 from flatcoat.app.tables import AlsoTable, Recipe
@@ -76,13 +78,23 @@ class _Run:
                 before_training(other, collection, self.allow)
         self._stage("bm25", [corpus, lexical], out / "index" / "bm25", lambda: self._bm25(collection))
         base = self._check_and_describe(collection)
-        keys = [self._encode("before", base, collection, out / "before")]
+        encodes = recipe.model.kind != "cross"
+        keys = [self._encode("before", base, collection, out / "before")] if encodes else []
         if recipe.training.steps:
-            inputs = [training_inputs(recipe, collection), keys]
-            key = self._stage("train", inputs, out / "model", lambda: self._train(collection))
-            keys.append(self._encode("after", str(out / "model"), collection, out / "vectors", key))
+            bm25 = lambda: open_index(out / "index" / "bm25").index  # noqa: E731
+            going, earlier, made = run_before(
+                recipe, collection, out / "stages", self._stage, base,
+                bm25=bm25, track=self.track, note=self.note, allow=self.allow,
+            )  # fmt: skip
+            inputs = [training_inputs(going, collection), keys, made]
+            key = self._stage("train", inputs, out / "model", lambda: self._train(going, earlier, collection))
+            keys.append(key)
+            if encodes:
+                keys.append(self._encode("after", str(out / "model"), collection, out / "vectors", key))
         final = out / ("vectors" if recipe.training.steps else "before")
-        self._indexes(final, keys[-1])
+        if encodes:
+            self._indexes(final, keys[-1])
+            keys += self._beside(collection, keys[-1])
         for name, other in others.items():
             self.note(f"also {name}")
             folder, began = out / "also" / name, time.perf_counter()
@@ -152,9 +164,10 @@ class _Run:
         """The checks that can still save the user's time; gives the starting model's name."""
         table = self.recipe.model
         model = build.model(table, self.recipe.runtime)
-        findings = as_trained(table, model)
-        findings += only_judged(collection, self.recipe.collection.test)
-        findings += truncated(model.document.lengths, collection, model.document.settings.max_length)
+        findings = only_judged(collection, self.recipe.collection.test)
+        if table.kind != "cross":
+            findings += as_trained(table, model)
+            findings += truncated(model.document.lengths, collection, model.document.settings.max_length)
         write_json(self.out / "checks.json", [finding.line() for finding in findings])
         enforce(findings, self.allow)
         return self._begin(model, collection)
@@ -183,8 +196,16 @@ class _Run:
             return build.model(self.recipe.model, self.recipe.runtime)
         return build.model(self.recipe.model.model_copy(update={"start": source}), self.recipe.runtime)
 
-    def _encode(self, name: str, source: str, collection: Collection, path: Path, made: str = "") -> str:
-        """Encode the corpus; gives the stage's key."""
+    def _encode(
+        self,
+        name: str,
+        source: str,
+        collection: Collection,
+        path: Path,
+        made: str = "",
+        table: ModelTable | None = None,
+    ) -> str:
+        """Encode the corpus, with a model of another table where one is given; gives the stage's key."""
         from flatcoat.models.checkpoint import fingerprint
 
         runtime = self.recipe.runtime
@@ -194,16 +215,32 @@ class _Run:
         def encode() -> None:
             from flatcoat.app.encode import encode_documents
 
-            encode_documents(path, self._load(source), source, collection, track=self.track, label=f"encode {name}")
+            model = self._load(source) if table is None else build.model(table, runtime)
+            encode_documents(path, model, source, collection, track=self.track, label=f"encode {name}")
 
         return self._stage(f"encode-{name}", inputs, path, encode)
 
-    def _train(self, collection: Collection) -> None:
-        first = open_vectors(self.out / "before").vectors
+    def _beside(self, collection: Collection, made: str) -> list[str]:
+        """Encode and index what learnt beside the model."""
+        keys = []
+        for name, kind in (("late", "multivector"), ("sparse", "inverted")):
+            model, vectors = cascade.beside(self.out / "model", name), self.out / f"vectors-{name}"
+            if not model.is_dir():
+                continue
+            table = ModelTable(kind=name, start=str(model))  # pyright: ignore[reportArgumentType]
+            key = self._encode(f"after-{name}", str(model), collection, vectors, made, table)
+            keys.append(key)
+            index = IndexTable(kind=kind)  # pyright: ignore[reportArgumentType]
+            self._stage(f"index-{name}", [key, index.model_dump()], self.out / "index" / name,
+                        lambda v=vectors, i=index, n=name: write_index(self.out / "index" / n, open_vectors(v), i))  # fmt: skip
+        return keys
+
+    def _train(self, going: Recipe, earlier: Path | None, collection: Collection) -> None:
+        first = None if self.recipe.before else open_vectors(self.out / "before").vectors
         cost = train_model(
-            self.recipe, collection, self.out / "model", self.out / "training",
+            going, collection, self.out / "model", self.out / "training",
             bm25=lambda: open_index(self.out / "index" / "bm25").index,
-            first=first, track=self.track, note=self.note, allow=self.allow,
+            first=first, earlier=earlier, track=self.track, note=self.note, allow=self.allow,
         )  # fmt: skip
         write_json(self.out / "training" / "cost.json", cost)
 
@@ -216,10 +253,7 @@ class _Run:
 
     def _evaluate(self, collection: Collection, final: Path) -> None:
         trained = bool(self.recipe.training.steps)
-        begun = self.out / "start"
-        before = self._load(str(begun) if begun.is_dir() else self.recipe.model.start)
-        after = self._load(str(self.out / "model")) if trained else before
-        measured: Measured = measure_all(self.recipe, collection, self.out, before, after, self.track)
+        measured = self._measure(collection, trained)
         cost = self.out / "training" / "cost.json"
         results = {
             "collection": {"source": self.recipe.collection.source, "documents": len(collection.documents),
@@ -238,6 +272,15 @@ class _Run:
 
         write_text(self.out / "report.md", markdown(results))
         write_json(self.out / "results.json", results)
+
+    def _measure(self, collection: Collection, trained: bool) -> Measured:
+        if self.recipe.model.kind == "cross":
+            source = str(self.out / "model") if trained else self.recipe.model.start
+            return measure_cross(self.recipe, collection, self.out, source, self.track)
+        begun = self.out / "start"
+        before = self._load(str(begun) if begun.is_dir() else self.recipe.model.start)
+        after = self._load(str(self.out / "model")) if trained else before
+        return measure_all(self.recipe, collection, self.out, before, after, self.track)
 
 
 def machine() -> dict[str, Any]:

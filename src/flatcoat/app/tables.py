@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-
-class Table(BaseModel):
-    """One table of a recipe: frozen, and nothing in it that is not known."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+from flatcoat.app.model_tables import DEFAULT_INDEX, INDEXES, KINDS, IndexTable, ModelTable, SparsityTable
+from flatcoat.app.table import Table
+from flatcoat.app.teaching import CascadeTable, TermsTable, TermTable, check_terms, paper_terms
 
 
 class CollectionTable(Table):
@@ -21,44 +19,6 @@ class CollectionTable(Table):
     dev: str | None = None
     test: str = "test"
     strict: bool = False
-
-
-class ModelTable(Table):
-    """Where the model starts, and what is to differ from its checkpoint (absent: the checkpoint's own).
-
-    Dense models have `pooling`, `normalise` and `separate`. Sparse ones (SPLADE) have `aggregate`; `queries`, which may share
-    the documents' weights, have weights of their own (`separate`) or be a `lookup` of weights by token, the corpus's IDF to
-    begin with; and `query_terms` and `document_terms`, the most terms a text keeps in training and after. `freeze` holds
-    the network (`encoder`) or its embeddings as they are.
-    """
-
-    kind: Literal["dense", "sparse"] = "dense"
-    start: str
-    pooling: Literal["cls", "mean", "max", "last"] | None = None
-    normalise: bool | None = None
-    query_length: int | None = Field(default=None, ge=2)
-    document_length: int | None = Field(default=None, ge=2)
-    query_prompt: str | None = None
-    document_prompt: str | None = None
-    separate: bool = False
-    dropout: float | None = Field(default=None, ge=0, lt=1)
-    aggregate: Literal["max", "sum"] | None = None
-    queries: Literal["shared", "separate", "lookup"] | None = None
-    query_terms: int | None = Field(default=None, ge=1)
-    document_terms: int | None = Field(default=None, ge=1)
-    freeze: Literal["none", "embeddings", "encoder"] = "none"
-
-    @model_validator(mode="after")
-    def _of_its_kind(self) -> ModelTable:
-        dense = {"pooling": None, "normalise": None, "separate": False}
-        sparse = {"aggregate": None, "queries": None, "query_terms": None, "document_terms": None}
-        if self.kind == "dense" and self.freeze == "encoder":
-            raise ValueError('freeze = "encoder" leaves a dense model nothing to train; embeddings may be frozen')
-        for name, default in (sparse if self.kind == "dense" else dense).items():
-            if getattr(self, name) != default:
-                other = "sparse" if self.kind == "dense" else "dense"
-                raise ValueError(f"{name} is a setting of {other} models; this one is {self.kind}")
-        return self
 
 
 class RuntimeTable(Table):
@@ -73,7 +33,9 @@ class RuntimeTable(Table):
 
 
 class TrainingTable(Table):
-    """The loop; steps = 0 trains nothing. `scale` is accepted as the inverse of `temperature`."""
+    """The loop; steps = 0 trains nothing. `scale` is accepted as the inverse of `temperature`. Where several terms are added up,
+    the norm of each one's gradient is logged every `norms_every` steps.
+    """
 
     steps: int = Field(default=1000, ge=0)
     batch: int = Field(default=64, ge=2)
@@ -92,6 +54,7 @@ class TrainingTable(Table):
     patience: int | None = Field(default=None, ge=1)
     measure: str = "nDCG@10"
     tensorboard: bool = False
+    norms_every: int | None = Field(default=100, ge=1)
 
     @model_validator(mode="before")
     @classmethod
@@ -125,58 +88,28 @@ class LossTable(Table):
 
 
 class TeacherTable(Table):
-    """Whose scores are learnt from: another `model` (dense or sparse), or a `file` of JSON lines with query_id,
-    document_ids and scores. `scale` multiplies its scores; a cosine wants about 20, logits of a cross-encoder 1.
+    """Whose scores are learnt from: another `model` (dense, sparse, late interaction or a cross-encoder), several (`models`: the mean of
+    each one's scores at mean 0 and deviation 1), or a `file` of JSON lines with query_id, document_ids and scores. `scale` multiplies
+    its scores; a cosine wants about 20, logits of a cross-encoder 1; `fit` finds the one at which the teacher is as sure as it is right.
     """
 
     model: str | None = None
+    models: tuple[str, ...] = ()
     file: str | None = None
-    scale: float = Field(default=1.0, gt=0)
-
-
-Regulariser = Literal["flops", "l1", "l0-flops", "df-flops"]
-
-
-class SparsityTable(Table):
-    """How sparse a sparse model is to be. For each side a regulariser, and either its weight or the number of terms that a
-    text is to keep, for which a controller finds the weight. `ramp` is the share of the run over which the weight grows
-    (quadratically) or the number is reached. `off` are groups of vocabulary entries that are switched off in the checkpoint.
-    """
-
-    query: Regulariser = "flops"
-    query_weight: float | None = Field(default=None, ge=0)
-    query_terms: float | None = Field(default=None, gt=0)
-    document: Regulariser = "flops"
-    document_weight: float | None = Field(default=None, ge=0)
-    document_terms: float | None = Field(default=None, gt=0)
-    ramp: float = Field(default=0.33, ge=0, le=1)
-    threshold: int = Field(default=100, ge=0)
-    df_alpha: float = Field(default=0.1, gt=0, lt=1)
-    df_beta: float = Field(default=10.0, gt=0)
-    anti_collapse: float = Field(default=0.0, ge=0)
-    off: tuple[Literal["special", "punctuation", "stopwords"], ...] = ("special", "punctuation", "stopwords")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _defaults(cls, values: Any) -> Any:
-        if isinstance(values, dict):
-            for side, terms in (("query", 20.0), ("document", 120.0)):
-                given = [f"{side}_weight" in values, f"{side}_terms" in values]
-                if all(given):
-                    raise ValueError(f"says both {side}_weight and {side}_terms; the one finds the other, give one")
-                if not any(given):
-                    values = {**values, f"{side}_terms": terms}
-        return values
+    scale: Literal["fit"] | float = 1.0
 
     @model_validator(mode="after")
-    def _reachable(self) -> SparsityTable:
-        for side in ("query", "document"):
-            terms = getattr(self, f"{side}_terms")
-            if getattr(self, side) == "l0-flops" and terms is not None and terms <= self.threshold:
-                raise ValueError(
-                    f"{side}_terms = {terms:g} cannot be reached: texts of up to threshold = {self.threshold} pay nothing"
-                )
+    def _one(self) -> TeacherTable:
+        if [self.model is not None, bool(self.models), self.file is not None].count(True) != 1:
+            raise ValueError("teacher wants either a model or a file, or several models")
+        if isinstance(self.scale, float) and not self.scale > 0:
+            raise ValueError(f"scale {self.scale:g} is not above 0")
         return self
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The models it is made of."""
+        return self.models or ((self.model,) if self.model else ())
 
 
 class AlsoTable(Table):
@@ -187,11 +120,12 @@ class AlsoTable(Table):
 
 
 class NegativesTable(Table):
-    """Hard negatives a query, besides those of the batch. `periodic` and `bm25` mine; `given` takes those of `file` (JSONL as
+    """Hard negatives a query, besides those of the batch. `periodic` mines with the model in training, `model` once with the dense
+    or sparse one that `model` names, `bm25` with words; `given` takes those of `file` (JSONL as
     `flatcoat mine` writes it, or a TREC run), or the collection's own.
     """
 
-    kind: Literal["none", "given", "uniform", "periodic", "bm25"] = "none"
+    kind: Literal["none", "given", "uniform", "periodic", "bm25", "model"] = "none"
     file: str | None = None
     per_query: int = Field(default=1, ge=1)
     first: int = Field(default=1, ge=1)
@@ -201,44 +135,7 @@ class NegativesTable(Table):
     max_score: float | None = None
     every: int | None = Field(default=None, ge=1)
     approximate: bool = False
-
-
-class IndexTable(Table):
-    """One approximate index beside the exact one; absent settings are its kind's defaults. Sparse models have `inverted`
-    (exact over weights of 8 or 16 bits) and `pruned`; both may drop light terms of a query.
-    """
-
-    kind: Literal["scan", "bits", "sq", "hnsw", "ivf", "inverted", "pruned"] = "scan"
-    name: str | None = Field(default=None, pattern=r"^\w[\w.\-]*$")
-    rescore: int = Field(default=4, ge=1)
-    links: int = Field(default=32, ge=2)
-    ef_build: int = Field(default=200, ge=1)
-    ef_search: int = Field(default=128, ge=1)
-    cells: int | None = Field(default=None, ge=1)
-    nprobe: int = Field(default=8, ge=1)
-    bits: Literal[8, 16, 32] = 8
-    query_terms: int | None = Field(default=None, ge=1)
-    query_share: float = Field(default=0.0, ge=0, le=1)
-    mass: int = Field(default=80, ge=1, le=100)
-    candidates: int = Field(default=100, ge=1)
-
-    @model_validator(mode="after")
-    def _of_its_kind(self) -> IndexTable:
-        sparse = self.kind in ("inverted", "pruned")
-        own = {"bits", "query_terms", "query_share", *(("mass", "candidates") if self.kind == "pruned" else ())}
-        for name, field in type(self).model_fields.items():
-            of_sparse = name in ("bits", "query_terms", "query_share", "mass", "candidates")
-            known = name in ("kind", "name") or (name in own if sparse else not of_sparse)
-            if not known and getattr(self, name) != field.default:
-                raise ValueError(f"{name} is no setting of an index of kind {self.kind}")
-        if self.kind == "pruned" and self.bits != 8:
-            raise ValueError(f"kind pruned works on weights of 8 bits, not {self.bits}")
-        return self
-
-    @property
-    def label(self) -> str:
-        """What the index is called in folders and tables."""
-        return self.name or self.kind
+    model: str | None = None
 
 
 class LexicalTable(Table):
@@ -252,12 +149,44 @@ class LexicalTable(Table):
 
 
 class EvaluationTable(Table):
-    """What is measured. Dev runs while training see `dev_documents` of the corpus, and say so."""
+    """What is measured. Dev runs while training see `dev_documents` of the corpus, and say so. A cross-encoder re-ranks the best
+    `rerank` of a system.
+    """
 
     measures: tuple[str, ...] = ("nDCG@10", "RR@10", "R@100")
     k: int = Field(default=100, ge=1)
     dev_queries: int = Field(default=500, ge=1)
     dev_documents: int = Field(default=5000, ge=1)
+    rerank: int = Field(default=20, ge=2)
+
+
+class StageTable(Table):
+    """A stage of training before the recipe's own: post-training on the documents' text (`mlm`, `retromae`), or `rank`ing, with
+    tables of its own where they differ from the recipe's; what it makes is where the next begins. Post-training takes
+    from `training` the steps, batch, rate and schedule; `mask` is the share of tokens hidden, `length` the tokens of a text.
+    """
+
+    name: str = Field(pattern=r"^\w[\w\-]*$")
+    task: Literal["mlm", "retromae", "rank"] = "rank"
+    training: TrainingTable | None = None
+    negatives: NegativesTable | None = None
+    cascade: CascadeTable | None = None
+    terms: TermsTable | None = None
+    mask: float | None = Field(default=None, gt=0, lt=1)
+    decoder_mask: float = Field(default=0.5, gt=0, lt=1)
+    length: int = Field(default=128, ge=8)
+
+    @model_validator(mode="after")
+    def _of_its_task(self) -> StageTable:
+        if self.task != "rank" and (self.negatives or self.cascade or self.terms):
+            raise ValueError(
+                f"{self.name}: negatives, cascade and terms are of stages that rank; this one is {self.task}"
+            )
+        if self.task != "rank" and self.training is None:
+            raise ValueError(
+                f"{self.name}: post-training wants a table training of its own, with steps, batch and rate"
+            )
+        return self
 
 
 class Recipe(Table):
@@ -274,49 +203,136 @@ class Recipe(Table):
     loss: LossTable = LossTable()
     teacher: TeacherTable | None = None
     sparsity: SparsityTable | None = None
+    cascade: CascadeTable | None = None
+    terms: TermsTable | None = None
+    before: tuple[StageTable, ...] = ()
     also: tuple[AlsoTable, ...] = ()
 
     @model_validator(mode="before")
     @classmethod
     def _of_a_kind(cls, values: Any) -> Any:
-        """What a sparse model has for defaults: an inverted index, scores as they are, a sparsity to reach."""
+        """What a kind of model has for defaults: its index, scores as they are, a sparsity to reach."""
         model = values.get("model") if isinstance(values, dict) else None
-        if not isinstance(model, dict) or model.get("kind") != "sparse":
+        kind = model.get("kind", "dense") if isinstance(model, dict) else "dense"
+        if kind not in KINDS[1:]:
             return values
-        sparsity = values.get("sparsity", {})
-        if model.get("queries") == "lookup" and isinstance(sparsity, dict):
-            if sparsity.get("query_weight") or sparsity.get("query_terms") is not None:
-                raise ValueError(
-                    "sparsity of queries: a lookup has the terms of its text; there is nothing to make sparser"
-                )
-            values = {**values, "sparsity": {**sparsity, "query_weight": 0.0}}
         training = values.get("training", {})
         if isinstance(training, dict) and not {"temperature", "scale"} & set(training):
             training = {**training, "temperature": 1.0}
-        return {"indexes": [{"kind": "inverted"}], "sparsity": {}, **values, "training": training}
+        indexes: list[Any] = [{"kind": DEFAULT_INDEX[kind]}] if kind in DEFAULT_INDEX else []
+        values = {"indexes": indexes, **values, "training": training}
+        return _with_sparsity(values) if kind == "sparse" else values
 
     @model_validator(mode="after")
     def _whole(self) -> Recipe:
-        sparse = self.model.kind == "sparse"
-        if not sparse and self.sparsity is not None:
+        kind = self.model.kind
+        if "sparse" not in self.scorers and self.sparsity is not None:
             raise ValueError('sparsity is a table of sparse models; say model.kind = "sparse"')
         for index in self.indexes:
-            if (index.kind in ("inverted", "pruned")) != sparse:
-                raise ValueError(f"an index of kind {index.kind} does not hold {self.model.kind} vectors")
-        if (self.loss.margin_mse or self.loss.kl) and self.teacher is None:
-            raise ValueError("loss.margin_mse and loss.kl learn from a teacher: say teacher.model or teacher.file")
-        if self.teacher is not None and (self.teacher.model is None) == (self.teacher.file is None):
-            raise ValueError("teacher wants either a model or a file")
-        if self.teacher is not None and not self.loss.margin_mse + self.loss.kl:
-            raise ValueError("there is a teacher, but nothing learns from it: give loss.margin_mse or loss.kl a weight")
+            if index.kind not in INDEXES[kind]:
+                raise ValueError(f"an index of kind {index.kind} does not hold {kind} vectors")
         return self
+
+    @model_validator(mode="after")
+    def _learning(self) -> Recipe:
+        if self.taught and self.loss != LossTable():
+            raise ValueError("loss is of one scorer alone; here terms say what is minimised: nll.dual, kl.late.dual")
+        if self.taught:
+            learns = any(".teacher." in name for name in self.every_term())
+        else:
+            learns = bool(self.loss.margin_mse + self.loss.kl)
+        if learns and self.teacher is None:
+            raise ValueError("loss.margin_mse and loss.kl learn from a teacher: say teacher.model or teacher.file")
+        if self.teacher is not None and not learns:
+            raise ValueError(
+                "there is a teacher, but nothing learns from it: give loss.margin_mse, loss.kl or a term kl.teacher a weight"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _teaching(self) -> Recipe:
+        table, kind = self.cascade, self.model.kind
+        wrong = {
+            f"a cascade teaches a dense or a sparse model; this one is {kind}": table is not None and self.main is None,
+            "cascade.sparse is for a dense model; this one is sparse itself": table is not None
+            and table.sparse
+            and kind == "sparse",
+            "a lookup of queries has no states to read token vectors from; a cascade wants a network": table is not None
+            and self.model.queries == "lookup",
+            "freeze = encoder holds what the terms are to move": self.taught and self.model.freeze == "encoder",
+            "a cross-encoder cannot search for its negatives; say negatives.kind = bm25, model or given": kind
+            == "cross"
+            and self.negatives.kind == "periodic",
+            "negatives.model names the model to mine with, of negatives.kind = model, and of no other": (
+                self.negatives.kind == "model"
+            )
+            != (self.negatives.model is not None),
+        }
+        for message, here in wrong.items():
+            if here:
+                raise ValueError(message)
+        if self.taught:
+            check_terms(list(self.every_term()), self.scorers, self.main)
+            if not any(term.weight for term in self.every_term().values()):
+                raise ValueError("every term weighs 0; give one a weight")
+        return self
+
+    @property
+    def main(self) -> str | None:
+        """The scorer of the model that is served, where it is a dual encoder."""
+        return {"dense": "dual", "sparse": "sparse"}.get(self.model.kind)
+
+    @property
+    def scorers(self) -> set[str]:
+        """Whose scores a batch shows."""
+        found = {"dense": {"dual"}, "sparse": {"sparse"}, "late": {"late"}, "cross": {"cross"}}[self.model.kind]
+        table = self.cascade or CascadeTable()
+        said = {
+            "late": table.late,
+            "cross": table.cross is not None,
+            "sparse": table.sparse,
+            "teacher": self.teacher is not None,
+        }
+        return found | {name for name, there in said.items() if there}
+
+    @property
+    def taught(self) -> bool:
+        """Whether a list of terms says what is minimised, in place of the table of one scorer's loss."""
+        return self.terms is not None or self.cascade is not None or self.model.kind in ("late", "cross")
+
+    def every_term(self) -> dict[str, TermTable]:
+        """The terms of the loss by name; without a table of them, the paper's."""
+        return self.terms.terms if self.terms is not None else paper_terms(self.scorers - {"teacher"}, self.main)
 
     @model_validator(mode="after")
     def _names(self) -> Recipe:
         labels = [index.label for index in self.indexes]
-        names = [other.name for other in self.also]
-        if len(set(names)) != len(names):
-            raise ValueError(f"also {', '.join(names)}: each wants its own name")
+        for what, names in (("also", [o.name for o in self.also]), ("before", [stage.name for stage in self.before])):
+            if len(set(names)) != len(names):
+                raise ValueError(f"{what} {', '.join(names)}: each wants its own name")
         if len(set(labels)) != len(labels) or {"exact", "bm25"} & set(labels):
             raise ValueError(f"indexes {', '.join(labels)}: each wants its own name, other than exact and bm25")
+        for stage in self.before:
+            if stage.task == "rank":
+                self.of_stage(stage)
         return self
+
+    def of_stage(self, stage: StageTable) -> Recipe:
+        """The recipe that a ranking stage is."""
+        own = {name: getattr(stage, name) for name in ("training", "negatives") if getattr(stage, name) is not None}
+        said = {**{name: getattr(self, name) for name in type(self).model_fields}, **own,
+                "cascade": stage.cascade, "terms": stage.terms, "before": (), "also": ()}  # fmt: skip
+        if stage.training is not None and "temperature" not in stage.training.model_fields_set:
+            said["training"] = said["training"].model_copy(update={"temperature": self.training.temperature})
+        return type(self)(**said)
+
+
+def _with_sparsity(values: dict[str, Any]) -> dict[str, Any]:
+    sparsity = values.get("sparsity", {})
+    if values["model"].get("queries") == "lookup" and isinstance(sparsity, dict):
+        if sparsity.get("query_weight") or sparsity.get("query_terms") is not None:
+            raise ValueError(
+                "sparsity of queries: a lookup has the terms of its text; there is nothing to make sparser"
+            )
+        sparsity = {**sparsity, "query_weight": 0.0}
+    return {**values, "sparsity": sparsity}

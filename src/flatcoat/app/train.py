@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from flatcoat.app import build, objective
+from flatcoat.app import build, cascade, objective
 from flatcoat.app.family import as_queries, exact_index
 from flatcoat.app.tables import Recipe
+from flatcoat.app.terms import taught_terms
 from flatcoat.checks.base import enforce
 from flatcoat.checks.collection import leakage
 from flatcoat.checks.training import frozen_batches
@@ -20,10 +21,13 @@ from flatcoat.data.store import Collection
 from flatcoat.errors import Misuse
 from flatcoat.evaluation.measures import parse
 from flatcoat.files import digest, read_json, remove_folder, sha256_of, write_json
+from flatcoat.index.base import TopK
 from flatcoat.records import Track
 
 if TYPE_CHECKING:
-    from flatcoat.training.loop import LoopSettings
+    from flatcoat.objectives.total import Term
+    from flatcoat.training.loop import Follower, LoopSettings
+    from flatcoat.training.student import Student
 
 
 def train_model(
@@ -34,45 +38,41 @@ def train_model(
     *,
     bm25: Callable[[], Any],
     first: Any = None,
+    earlier: Path | None = None,
     track: Track,
     note: Callable[[str], None],
     allow: tuple[str, ...] = (),
 ) -> dict[str, float]:
     """Train, save the best (or last) weights to `out`; give what training cost.
 
-    `work` keeps checkpoints and the log; a run killed there goes on from the last checkpoint of the same recipe.
+    `work` keeps checkpoints and the log; a run killed there goes on from the last checkpoint of the same recipe. `earlier` is the
+    model of the stage before, beside which a cascade takes up what learnt with it.
     """
-    from flatcoat.models.load import save_model
-    from flatcoat.models.splade import SpladeModel
     from flatcoat.training.loop import Training
     from flatcoat.training.processes import join_processes
     from flatcoat.training.state import newest
-    from flatcoat.training.student import DenseStudent, SparseStudent
 
     pairs = before_training(recipe, collection, allow)
     settings = build.loop_settings(recipe.training, recipe.negatives)
+    if not recipe.taught:
+        settings = replace(
+            settings, norms_every=None
+        )  # one term, or a ramp of its own: nothing to weigh against another
     if recipe.sparsity is not None:
         settings = replace(settings, evaluate_after=round(recipe.sparsity.ramp * settings.steps))
-    model = build.model(recipe.model, recipe.runtime)
-    training_runtime = build.runtime(recipe.runtime, training=True)
-    encoding = model.runtime
-    model.runtime = training_runtime
+    learner = _learner(recipe, collection, earlier, note)
+    model, encoding = learner.model, build.runtime(recipe.runtime)
+    student, terms, followers = learner.student, learner.terms, learner.followers
     source = build.ModelEncode(model, encoding, collection, track, first)
-    if isinstance(model, SpladeModel):
-        note(f"{objective.prepare_sparse(recipe, model, collection)} vocabulary entries are switched off")
-        student, (terms, followers) = SparseStudent(model), objective.sparse_objective(recipe, model, note)
-    else:
-        student, terms, followers = (
-            DenseStudent(model),
-            objective.ranking_terms(recipe, "dual"),
-            objective.scale_watch(recipe, "dual", note),
-        )
     training = Training(
-        student, pairs, terms, settings, work, followers=followers, teacher=objective.teacher(recipe, collection, encoding),
+        student, pairs, terms, settings, work, followers=followers, teacher=objective.teacher(recipe, collection, encoding, work),
         sampler=build.sampler(recipe, collection, used_pairs(pairs, settings), bm25, note), encode=source,
-        evaluate=_dev(recipe, collection, model, encoding) if recipe.training.evaluate_every else None,
+        evaluate=_dev(recipe, collection, model, encoding, bm25) if recipe.training.evaluate_every else None,
         processes=join_processes(),
     )  # fmt: skip
+    if recipe.teacher is not None and recipe.teacher.scale == "fit":
+        scale = objective.fit_scale(training.teacher, (training.batch(number) for number in range(objective.FITTED)))
+        note(f"the teacher is as sure as it is right with its scores times {scale:.3g}")
     processes = training.processes
     resume = processes.agree(_same(work, recipe, collection) if processes.rank == 0 else False)
     if resume and newest(work / "checkpoints"):
@@ -81,14 +81,53 @@ def train_model(
     if recipe.training.evaluate_every and training.best is not None and processes.rank == 0:
         from flatcoat.training.state import load_state
 
-        load_state(work / "best", model, training.optimizer)
+        load_state(work / "best", student.module, training.optimizer)
         note(f"kept step {training.best_step}, dev {recipe.training.measure} {training.best:.4f}")
     for name, reached, wanted in training_reached(training.followers):
         note(f"{name}: {reached:.0f} terms a text, {wanted:.0f} wanted")
     if training.processes.rank == 0:
-        save_model(model, out)
+        learner.save(out)
         remove_folder(work / "checkpoints")
     return _cost(work)
+
+
+@dataclass(frozen=True)
+class _Learner:
+    """What is trained: the model that is served, its student, and what it learns."""
+
+    model: Any
+    student: Student
+    terms: list[Term]
+    followers: list[Follower]
+    save: Callable[[Path], None]
+
+
+def _learner(recipe: Recipe, collection: Collection, earlier: Path | None, note: Callable[[str], None]) -> _Learner:
+    """The learner of a recipe, in its training runtime."""
+    from flatcoat.models.load import save_model
+    from flatcoat.training.cascade import CascadeStudent
+    from flatcoat.training.student import DenseStudent, SparseStudent
+
+    running = build.runtime(recipe.runtime, training=True)
+    scorer = recipe.main or recipe.model.kind
+    if recipe.taught:
+        made = cascade.begin(recipe, earlier)
+        made.runtime = running
+        model, student = cascade.served(made), CascadeStudent(made, cascade.settings(recipe))
+        terms, save = taught_terms(recipe), lambda out: cascade.save(made, out)
+        sparse = model if recipe.main == "sparse" else made.sparse
+    else:
+        model: Any = build.model(recipe.model, recipe.runtime)
+        model.runtime = running
+        sparse = model if scorer == "sparse" else None
+        student = (DenseStudent if sparse is None else SparseStudent)(model)
+        terms, save = objective.ranking_terms(recipe, scorer), lambda out: save_model(model, out)
+    followers = objective.scale_watch(recipe, scorer, note)
+    if sparse is not None:
+        note(f"{objective.prepare_sparse(recipe, sparse, collection)} vocabulary entries are switched off")
+        own, watching = objective.sparse_objective(recipe, sparse, note)
+        terms, followers = [*terms, *own], [*watching, *followers]
+    return _Learner(model, student, terms, followers, save)
 
 
 def training_reached(followers: Sequence[Any]) -> Iterator[tuple[str, float, float]]:
@@ -153,15 +192,30 @@ def training_inputs(recipe: Recipe, collection: Collection) -> list[object]:
     """Everything that a trained model depends on: settings, the start's weights, data, given negatives."""
     from flatcoat.models.checkpoint import fingerprint
 
-    names = ("collection", "model", "runtime", "training", "negatives", "lexical", "loss", "teacher", "sparsity")
+    names = (
+        "collection",
+        "model",
+        "runtime",
+        "training",
+        "negatives",
+        "lexical",
+        "loss",
+        "teacher",
+        "sparsity",
+        "cascade",
+        "terms",
+    )
     data = {name: file["sha256"] for name, file in collection.facts["files"].items()}
     given = sha256_of(Path(recipe.negatives.file)) if recipe.negatives.file else None
     dev = [recipe.evaluation.dev_queries, recipe.evaluation.dev_documents]
     said = recipe.model_dump()
     taught = None
     if recipe.teacher is not None:
-        taught = sha256_of(Path(recipe.teacher.file)) if recipe.teacher.file else fingerprint(str(recipe.teacher.model))
-    return [[said[name] for name in names], dev, fingerprint(recipe.model.start), data, given, taught]
+        file = recipe.teacher.file
+        taught = sha256_of(Path(file)) if file else [fingerprint(source) for source in recipe.teacher.sources]
+    others = [recipe.negatives.model, recipe.cascade.cross if recipe.cascade else None]
+    starts = [fingerprint(source) if source else None for source in (recipe.model.start, *others)]
+    return [[said[name] for name in names], dev, starts, data, given, taught]
 
 
 def _same(work: Path, recipe: Recipe, collection: Collection) -> bool:
@@ -191,7 +245,7 @@ def _cost(work: Path) -> dict[str, float]:
     }
 
 
-def _dev(recipe: Recipe, collection: Collection, model: Any, run: Any) -> Callable[[], float]:
+def _dev(recipe: Recipe, collection: Collection, model: Any, run: Any, bm25: Callable[[], Any]) -> Callable[[], float]:
     """The measure on a sample of dev: for choosing a checkpoint, not for claims."""
     from flatcoat.evaluation.measures import evaluate, means
     from flatcoat.models.load import encode_texts
@@ -211,9 +265,24 @@ def _dev(recipe: Recipe, collection: Collection, model: Any, run: Any) -> Callab
     qrels = {query: judgements for query, judgements in collection.qrels(split).items() if query in set(ids)}
 
     def measure() -> float:
+        if recipe.model.kind == "cross":
+            return again()
         vectors = encode_texts(model.document, collection.documents.texts(rows), run)
         asked = as_queries(encode_texts(model.query, collection.queries.texts(queries), run))
         top = exact_index(vectors).search(asked, min(100, len(rows)))
         return means(evaluate(qrels, named(top, ids, doc_ids), [recipe.training.measure]))[recipe.training.measure]
+
+    def again() -> float:
+        """A cross-encoder reads BM25's best again."""
+        texts = collection.queries.texts(queries)
+        k = min(table.rerank, len(collection.documents))
+        top = bm25().search(texts, k)
+        pairs = [(text, int(row)) for text, found in zip(texts, top.rows, strict=True) for row in np.maximum(found, 0)]
+        documents = collection.documents.texts(np.array([row for _, row in pairs]))
+        scores = model.score([text for text, _ in pairs], list(documents)).reshape(top.rows.shape)
+        order = np.argsort(-np.where(top.rows >= 0, scores, -np.inf), axis=1, kind="stable")
+        best = TopK(np.take_along_axis(top.rows, order, 1), np.take_along_axis(scores, order, 1))
+        every = list(collection.documents.ids)
+        return means(evaluate(qrels, named(best, ids, every), [recipe.training.measure]))[recipe.training.measure]
 
     return measure

@@ -12,6 +12,7 @@ from flatcoat.app.progress import say, tracker
 from flatcoat.app.recipe import load_recipe
 from flatcoat.app.tables import IndexTable, LexicalTable, Table
 from flatcoat.errors import Misuse, nearest
+from flatcoat.multi_vectors import MultiFolder
 from flatcoat.sparse_vectors import SparseFolder
 
 T = TypeVar("T", bound=Table)
@@ -81,19 +82,22 @@ def encode(
     from flatcoat.data.collection import open_collection
     from flatcoat.files import free_to_write
     from flatcoat.models.base import Runtime, best_device
+    from flatcoat.models.load import kind_of
     from flatcoat.models.source import resolve
-    from flatcoat.models.splade_checkpoint import is_sparse
 
     if precision not in ("fp32", "bf16"):
         raise Misuse(f"--precision {precision}: want fp32 or bf16")
     folder = resolve(model)
+    kind = kind_of(folder)
+    if kind == "cross":
+        raise Misuse(f"{model}: a cross-encoder has no vectors; flatcoat rerank reads a run's documents again with it")
     # a plain masked-language model may be either: whoever says how to pool it means dense
-    kind = "sparse" if is_sparse(folder) and not (pooling and not (folder / "modules.json").is_file()) else "dense"
-    if kind == "sparse" and pooling:
-        raise Misuse(
-            f"--pooling {pooling}: {model} is a sparse model; it takes the maximum or sum that its checkpoint says"
-        )
-    free_to_write(out, "flatcoat-sparse" if kind == "sparse" else "flatcoat-vectors", model, collection)
+    if kind == "sparse" and pooling and not (folder / "modules.json").is_file():
+        kind = "dense"
+    if kind != "dense" and pooling:
+        raise Misuse(f"--pooling {pooling}: {model} is a {kind} model; it is read as its checkpoint says")
+    formats = {"sparse": "flatcoat-sparse", "late": "flatcoat-multi", "dense": "flatcoat-vectors"}
+    free_to_write(out, formats[kind], model, collection)
     opened = open_collection(collection, strict=strict)
     said = {"pooling": pooling, "query_length": query_length, "document_length": document_length}
     table = build.from_options(ModelTable, {"kind": kind, "start": model, **said})
@@ -105,11 +109,14 @@ def encode(
         made = encode_queries(out, used, model, opened, queries, track=tracker(quiet))
     else:
         made = encode_documents(out, used, model, opened, track=tracker(quiet))
-    if isinstance(made, SparseFolder):
+    if isinstance(made, MultiFolder):
+        tokens = len(made.vectors.vectors) / max(1, len(made))
+        say(f"{len(made)} texts of {tokens:.1f} token vectors in the mean, {made.vectors.dim} dimensions: {out}", quiet)
+    elif isinstance(made, SparseFolder):
         terms = len(made.vectors.terms) / max(1, len(made))
         say(f"{len(made)} sparse vectors of {terms:.1f} terms in the mean: {out}", quiet)
     else:
-        say(f"{len(made)} vectors of {made.vectors.shape[1]} dimensions: {out}", quiet)
+        say(f"{len(made)} vectors of {made.dense().vectors.shape[1]} dimensions: {out}", quiet)
 
 
 def index(source: str, out: Path, kind: str, changes: list[str] | None, copy: bool, quiet: bool) -> None:

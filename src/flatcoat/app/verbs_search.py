@@ -216,15 +216,17 @@ def _source(
         return _RunIndex(read_run(Path(model)), opened), [opened.queries.ids[int(row)] for row in rows], None
     from flatcoat.models.base import Runtime, best_device
     from flatcoat.models.load import encode_texts, load_model
-    from flatcoat.representations import Sparse
+    from flatcoat.representations import MultiVector, Sparse
 
     if precision not in ("fp32", "bf16"):
         raise Misuse(f"--precision {precision}: want fp32 or bf16")
-    loaded = load_model(model)
+    loaded: Any = load_model(model)
+    if not hasattr(loaded, "document"):
+        raise Misuse(f"{model}: a cross-encoder cannot search; mine with a dense, sparse or late-interaction model")
     loaded.runtime = Runtime(best_device(device), precision)
     loaded.to(loaded.runtime.device)
     vectors = encode_texts(loaded.document, opened.documents.texts(), loaded.runtime, track=tracker(quiet))
-    kind = "sparse" if isinstance(vectors, Sparse) else "dense"
+    kind = {Sparse: "sparse", MultiVector: "late"}.get(type(vectors), "dense")
     return mining_index(kind, approximate)(vectors), encode_texts(loaded.query, texts, loaded.runtime), vectors
 
 

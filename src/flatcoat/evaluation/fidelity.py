@@ -18,7 +18,7 @@ from flatcoat.evaluation.measures import DEFAULT, deepest, evaluate, means
 from flatcoat.evaluation.significance import bootstrap, paired
 from flatcoat.index.base import TopK
 from flatcoat.records import Qrels, Ranking
-from flatcoat.representations import Dense, Sparse
+from flatcoat.representations import Dense, MultiVector, Sparse
 
 TIMED = 200  # queries timed one by one
 
@@ -62,7 +62,7 @@ def recall_at(exact: TopK, approximate: TopK, k: int, *, exact_scores: bool = Tr
     return float(np.where(matches > 0, share, 1.0).mean())
 
 
-def cpu_ms(index: Any, queries: Dense | Sparse, k: int) -> float:
+def cpu_ms(index: Any, queries: Dense | Sparse | MultiVector, k: int) -> float:
     """Median processor milliseconds of one query on one thread."""
     import faiss
     from threadpoolctl import threadpool_limits
@@ -113,6 +113,8 @@ def setting_of(index: Any) -> str:
     kind = getattr(settings, "kind", None)
     name = "bits" if kind == "inverted" else index.knob()[0]
     said = {name: getattr(settings, name)}
+    if kind == "multivector":  # each stage loses its own
+        said = {key: getattr(settings, key) for key in ("bits", "nprobe", "candidates", "rescore")}
     if kind in ("inverted", "pruned"):  # what else makes them approximate
         said |= {key: getattr(settings, key) for key in ("query_terms", "query_share") if getattr(settings, key)}
     return ", ".join(f"{key}={value}" for key, value in said.items())
@@ -124,7 +126,7 @@ class Judge:
     def __init__(
         self,
         exact: Any,
-        queries: Dense | Sparse,
+        queries: Dense | Sparse | MultiVector,
         *,
         ks: Sequence[int] = (10, 100),
         qrels: Qrels | None = None,

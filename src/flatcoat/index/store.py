@@ -19,13 +19,18 @@ from flatcoat.files import MANIFEST, atomic_folder, read_json, read_manifest, sh
 from flatcoat.index.bm25 import Bm25Index, Bm25Settings
 from flatcoat.index.exact import ExactIndex
 from flatcoat.index.inverted import InvertedIndex, InvertedSettings
+from flatcoat.index.multivector import MultiVectorIndex, MultiVectorSettings
+from flatcoat.index.multivector_exact import MaxSimExact
 from flatcoat.index.vector import VectorIndex, VectorSettings, build
+from flatcoat.multi_vectors import TYPES, MultiFolder
+from flatcoat.representations import MultiVector
 from flatcoat.sparse_vectors import SparseFolder
 from flatcoat.vectors import VectorFolder, write_ids
 
 KIND, VERSION = "flatcoat-index", 1
 VECTOR_KINDS = ("exact", "scan", "bits", "sq", "hnsw", "ivf")
 SPARSE_KINDS = ("inverted", "pruned")
+MULTI_KINDS = ("multivector",)
 
 
 class IndexFolder:
@@ -36,7 +41,7 @@ class IndexFolder:
 
     @property
     def kind(self) -> str:
-        """exact, scan, bits, sq, hnsw, ivf, inverted, pruned or bm25."""
+        """exact, scan, bits, sq, hnsw, ivf, inverted, pruned, multivector or bm25."""
         return self.facts["kind"]
 
     @property
@@ -70,7 +75,31 @@ def write_vector_index(
     return open_index(path)
 
 
-def _link(source: VectorFolder, index: Path) -> dict[str, Any]:
+def write_multivector(
+    path: Path, source: MultiFolder, settings: MultiVectorSettings | None, *, copy: bool = False
+) -> IndexFolder:
+    """Build over a folder of several vectors an item; `settings` None is exact search."""
+    reads = settings is None or (bool(settings.rescore) and settings.kept == "full")
+    with atomic_folder(path) as folder:
+        if settings is None:
+            np.save(folder / "start.npy", source.vectors.start)
+        else:
+            MultiVectorIndex.build(source.vectors, settings).save(folder, vectors=False)
+        if reads and copy:
+            shutil.copyfile(source.path / "vectors.npy", folder / "vectors.npy")
+        write_ids(folder, list(source.ids))
+        facts = {
+            "kind": settings.kind if settings else "exact",
+            "settings": asdict(settings) if settings else {},
+            **{name: source.facts[name] for name in ("items", "tokens", "dim", "stored")},
+            "of": {k: v for k, v in source.facts.items() if k not in ("files", "format", "version")},
+            "vectors": _link(source, path) if reads and not copy else None,
+        }
+        write_manifest(folder, KIND, VERSION, facts)
+    return open_index(path)
+
+
+def _link(source: VectorFolder | MultiFolder, index: Path) -> dict[str, Any]:
     facts = source.facts["files"]["vectors.npy"]
     file = (source.path / "vectors.npy").resolve()
     return {"path": str(file), "beside": os.path.relpath(file, index.resolve()), **facts}
@@ -117,6 +146,8 @@ def open_index(path: Path, *, verify: bool = False) -> IndexFolder:
         return IndexFolder(path, facts, Bm25Index.load(path), ids)
     if facts["kind"] in SPARSE_KINDS:
         return IndexFolder(path, facts, InvertedIndex.load(path, InvertedSettings(**facts["settings"])), ids)
+    if "tokens" in facts:
+        return IndexFolder(path, facts, _multi(path, facts, verify), ids)
     vectors = _vectors(path, facts, verify)
     if facts["kind"] == "exact":
         return IndexFolder(path, facts, ExactIndex(vectors, path), ids)
@@ -127,6 +158,22 @@ def open_index(path: Path, *, verify: bool = False) -> IndexFolder:
         raise FlatcoatError(f"{path}/index.faiss: cannot be read; build the index again") from error
     settings = VectorSettings(**facts["settings"])
     return IndexFolder(path, facts, VectorIndex(index, vectors, settings, path), ids)
+
+
+def _multi(path: Path, facts: Mapping[str, Any], verify: bool) -> MaxSimExact | MultiVectorIndex:
+    """An index over several vectors an item, and the full vectors where it reads them."""
+    full = None
+    if facts["vectors"] is not None or "vectors.npy" in facts["files"]:
+        vectors = _vectors(path, facts, verify)
+        start = np.load(path / "start.npy", allow_pickle=False)
+        if vectors.dtype != TYPES.get(facts["stored"]) or len(start) != facts["items"] + 1 or start[-1] != len(vectors):
+            raise FlatcoatError(f"{path}: its vectors do not fit what its manifest says; build the index again")
+        full = MultiVector(start, vectors)
+    if facts["kind"] in MULTI_KINDS:
+        return MultiVectorIndex.load(path, MultiVectorSettings(**facts["settings"]), full)
+    if full is None:
+        raise FlatcoatError(f"{path}: exact search without vectors; build the index again")
+    return MaxSimExact(full, path)
 
 
 def _vectors(path: Path, facts: Mapping[str, Any], verify: bool) -> np.ndarray:
@@ -145,8 +192,9 @@ def _vectors(path: Path, facts: Mapping[str, Any], verify: bool) -> np.ndarray:
         ):
             raise FlatcoatError(f"{file}: altered since {path} was built from it; index again")
     vectors = np.load(file, mmap_mode="r", allow_pickle=False)
-    if vectors.shape != (facts["items"], facts["dim"]):
-        raise FlatcoatError(f"{file}: shape {vectors.shape} where {path} wants {(facts['items'], facts['dim'])}")
+    wanted = facts.get("tokens", facts["items"]), facts["dim"]
+    if vectors.shape != wanted:
+        raise FlatcoatError(f"{file}: shape {vectors.shape} where {path} wants {wanted}")
     return vectors
 
 

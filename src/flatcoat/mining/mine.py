@@ -17,7 +17,7 @@ import numpy as np
 
 from flatcoat.errors import Misuse
 from flatcoat.records import Track, silent
-from flatcoat.representations import Dense, Sparse
+from flatcoat.representations import Dense, MultiVector, Sparse
 
 BLOCK = 256
 
@@ -58,7 +58,7 @@ def mine(
     positives: Sequence[np.ndarray],
     settings: MineSettings,
     *,
-    vectors: np.ndarray | Sparse | None = None,
+    vectors: np.ndarray | Sparse | MultiVector | None = None,
     keys: np.ndarray | None = None,
     refuse: Refuse | None = None,
     track: Track = silent,
@@ -67,7 +67,7 @@ def mine(
 
     Args:
         index: anything with `search(queries, k)`.
-        queries: vectors [query, dim], term weights, or texts for a lexical index.
+        queries: vectors [query, dim], term weights, token vectors, or texts for a lexical index.
         positives: each query's positive document rows.
         vectors: the corpus's vectors, for the positives' scores; wanted by margins.
         keys: text hashes of documents: a document equal to a positive is no negative.
@@ -115,6 +115,9 @@ def _lowest(block: Any, offset: int, own: np.ndarray, vectors: Any, settings: Mi
     if isinstance(vectors, Sparse):
         query = block[offset : offset + 1].array()[0]
         return min(_dot(vectors, int(row), query) for row in own)
+    if isinstance(vectors, MultiVector):
+        asked = block.item(offset).astype(np.float32)
+        return min(float((asked @ vectors.item(int(row)).T.astype(np.float32)).max(1).sum()) for row in own)
     return float((vectors[own] @ block[offset]).min())
 
 

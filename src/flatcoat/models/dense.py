@@ -47,7 +47,12 @@ class Tower(TextTower):
 
     def forward(self, ids: Int[Tensor, "b t"], mask: Int[Tensor, "b t"] | None) -> Float[Tensor, "b d"]:
         """Vectors of tokenised texts; `mask` None where no row is padded."""
-        states = self.backbone(input_ids=ids, attention_mask=mask).last_hidden_state
+        return self.read(self.backbone(input_ids=ids, attention_mask=mask).last_hidden_state, ids, mask)
+
+    def read(
+        self, states: Float[Tensor, "b t h"], ids: Int[Tensor, "b t"], mask: Int[Tensor, "b t"] | None
+    ) -> Float[Tensor, "b d"]:
+        """Vectors from the backbone's last states."""
         present = torch.ones_like(ids) if mask is None else mask
         vectors = POOL[self.settings.pooling](states, present).float()
         return F.normalize(vectors, dim=-1) if self.settings.normalise else vectors

@@ -51,7 +51,10 @@ class SpladeTower(TextTower):
 
     def forward(self, ids: Int[Tensor, "b t"], mask: Int[Tensor, "b t"] | None) -> Float[Tensor, "b v"]:
         """Term weights of tokenised texts; `mask` None where no row is padded."""
-        states = self.backbone(input_ids=ids, attention_mask=mask).logits
+        return self.read(self.backbone(input_ids=ids, attention_mask=mask).logits, mask)
+
+    def read(self, states: Float[Tensor, "b t h"], mask: Int[Tensor, "b t"] | None) -> Float[Tensor, "b v"]:
+        """Term weights from the head's states."""
         decoder = decoder_of(self.backbone)
         terms = streamed_head(states, mask, decoder.weight, decoder.bias, self.settings.aggregate)
         return heaviest(torch.log1p(terms) if self.settings.double_log else terms, self.settings.top_terms)

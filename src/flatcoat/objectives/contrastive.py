@@ -21,10 +21,13 @@ def contrastive(
     allowed: Bool[Tensor, "q d"],
     temperature: float,
 ) -> Float[Tensor, ""]:
-    """The mean negative log-likelihood of each query's own positive. Raises ValueError where temperature is not above 0."""
+    """The mean negative log-likelihood of each query's own positive, over the documents that have a score (a number).
+
+    Raises ValueError where temperature is not above 0.
+    """
     if not temperature > 0:
         raise ValueError(f"temperature {temperature} is not above 0")
-    masked = (scores / temperature).masked_fill(~allowed, float("-inf"))
+    masked = (scores / temperature).masked_fill(~allowed | scores.isnan(), float("-inf"))
     return cross_entropy(masked.float(), target)
 
 

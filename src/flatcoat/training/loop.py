@@ -22,7 +22,7 @@ from flatcoat.training.log import Log
 from flatcoat.training.processes import Processes
 from flatcoat.training.schedule import Shape, share
 from flatcoat.training.state import load_state, newest, save_state
-from flatcoat.training.step import Outcome, gradient
+from flatcoat.training.step import Outcome, gradient, term_norms
 from flatcoat.training.student import Batch, Student
 
 
@@ -50,6 +50,7 @@ class LoopSettings:
     evaluate_after: int = 0
     patience: int | None = None
     tensorboard: bool = False
+    norms_every: int | None = None
 
 
 @runtime_checkable
@@ -73,8 +74,11 @@ class Follower(Protocol):
 class Teacher(Protocol):
     """Scores of every query of a batch with every document of it."""
 
-    def score(self, queries: np.ndarray, documents: np.ndarray) -> np.ndarray:
-        """Scores [query, document] by rows of the collection; not a number where it says nothing."""
+    def score(self, queries: np.ndarray, documents: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+        """Scores [query, document] by rows of the collection; not a number where it says nothing.
+
+        `wanted` marks each query's own candidates, the least that it should score.
+        """
         ...
 
 
@@ -104,7 +108,7 @@ class Training:
         self.best: float | None = None
         self.best_step = 0
         self.stopped = False
-        self.optimizer = _optimizer(student.module, settings)
+        self.optimizer = _optimizer(student, settings)
         self._epoch: tuple[int, np.ndarray] | None = None
         if settings.batch % self.processes.world:
             raise Misuse(
@@ -155,12 +159,18 @@ class Training:
         settings = self.settings
         rate = settings.rate * share(self.step, settings.steps, settings.schedule, settings.warmup, settings.floor)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["factor"]
         # dropout is a function of seed, step and process: nothing drawn elsewhere can shift it, and there is nothing to save
         torch.manual_seed(
             int(np.random.SeedSequence([settings.seed, self.step, self.processes.rank]).generate_state(1)[0])
         )
         self.optimizer.zero_grad(set_to_none=True)  # nothing of the last step may leak into this one
+        norms: dict[str, float] = {}
+        if self._due(settings.norms_every):
+            first = self.batch(self.step * settings.accumulate)
+            norms = term_norms(
+                self.student, first, self.terms, self.step, processes=self.processes, cached=settings.cached
+            )
         outcomes = [self._micro(part) for part in range(settings.accumulate)]
         loss = sum(o.loss for o in outcomes) / len(outcomes)
         if not math.isfinite(loss):
@@ -179,6 +189,7 @@ class Training:
         return {
             "loss": loss,
             **parts,
+            **norms,
             **watched,
             "gradient_norm": float(norm),
             "rate": rate,
@@ -221,8 +232,20 @@ class Training:
             texts.documents.texts(documents),
             pairs.keys[documents],
             pairs.known_of(queries[mine]),
-            None if self.teacher is None else self.teacher.score(queries[mine], everything),
+            None if self.teacher is None else self._taught(queries[mine], everything, mine, len(positions)),
         )
+
+    def _taught(self, queries: np.ndarray, documents: np.ndarray, mine: slice, batch: int) -> np.ndarray:
+        """The teacher's scores of this process's queries; wanted are each one's positive and its drawn negatives."""
+        assert self.teacher is not None
+        wanted = np.zeros((len(queries), len(documents)), bool)
+        first = mine.start * (len(documents) // batch)  # where this process's documents begin among all
+        drawn = len(documents) // batch - 1
+        for i in range(len(queries)):
+            wanted[i, first + i] = True
+            begins = first + len(queries) + i * drawn
+            wanted[i, begins : begins + drawn] = True
+        return self.teacher.score(queries, documents, wanted)
 
     def _positions(self, number: int) -> np.ndarray:
         """Positions of the number-th batch. Epochs may differ in length, so they are counted from the first."""
@@ -298,7 +321,8 @@ def _together(parts: Sequence[Evidence]) -> Evidence:
     """What followers see of a step of several batches: all texts' vectors, and the last batch's scores."""
     if len(parts) == 1:
         return parts[0]
-    extra = {name: torch.cat([part.extra[name].detach() for part in parts]) for name in parts[0].extra}
+    whole = [name for name in ("query", "document") if name in parts[0].extra]  # readings may be ragged
+    extra = {name: torch.cat([part.extra[name].detach() for part in parts]) for name in whole}
     return replace(parts[-1], extra=extra)
 
 
@@ -306,9 +330,15 @@ def _of(arrays: Mapping[str, np.ndarray], name: str) -> dict[str, np.ndarray]:
     return {key.removeprefix(f"{name}/"): value for key, value in arrays.items() if key.startswith(f"{name}/")}
 
 
-def _optimizer(module: torch.nn.Module, settings: LoopSettings) -> torch.optim.AdamW:
-    """AdamW; biases and normalisation weights do not decay."""
-    decay = [p for p in module.parameters() if p.requires_grad and p.ndim > 1]
-    plain = [p for p in module.parameters() if p.requires_grad and p.ndim <= 1]
-    groups = [{"params": decay, "weight_decay": settings.weight_decay}, {"params": plain, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=settings.rate, fused=True)
+def _optimizer(student: Student, settings: LoopSettings) -> torch.optim.AdamW:
+    """AdamW; biases and normalisation weights do not decay. `factor` is what a group's rate is multiplied by."""
+    groups: dict[tuple[bool, float], list[torch.nn.Parameter]] = {(True, 1.0): [], (False, 1.0): []}
+    for name, parameter in student.module.named_parameters():
+        if parameter.requires_grad:
+            groups.setdefault((parameter.ndim > 1, student.factor(name)), []).append(parameter)
+    said = [
+        {"params": chosen, "weight_decay": settings.weight_decay if decays else 0.0, "factor": factor}
+        for (decays, factor), chosen in groups.items()
+        if chosen
+    ]
+    return torch.optim.AdamW(said, lr=settings.rate, fused=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -36,6 +37,14 @@ class Processes:
         parts = [torch.empty_like(own) for _ in range(self.world)]
         dist.all_gather(parts, own.detach().contiguous())
         return torch.cat(parts)
+
+    def most(self, sizes: np.ndarray) -> list[int]:
+        """The greatest of each number over processes."""
+        if self.world == 1 or not sizes.size:
+            return sizes.tolist()
+        said = torch.from_numpy(sizes).to("cuda" if dist.get_backend() == "nccl" else "cpu")
+        dist.all_reduce(said, dist.ReduceOp.MAX)
+        return said.tolist()
 
     def agree(self, value: bool) -> bool:
         """The first process's word, once all have come here."""

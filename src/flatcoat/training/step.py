@@ -6,6 +6,9 @@ Vectors first, then the loss on them, then back through the encoders from ∂L/�
 * *cached* (GradCache: Gao et al. 2021, arXiv 2101.06983): vectors are made without graphs, and each chunk runs again
   under the same random state when its gradient is known. Same gradients, memory of one chunk.
 
+A tower gives one tensor, or several *readings* of one forward pass by name (late interaction gives token vectors and which of
+them are present). What is ragged is padded with zeros (false); floating readings carry gradients, others none.
+
 Chunks are cut by length, so that little of a batch is padding. With several processes every one sees all vectors,
 computes the whole batch's loss, sends back the gradient of its own rows, and adds up parameter gradients: the loss and
 the gradients are those of one process with the whole batch. One engine serves every case, so that none can differ.
@@ -15,7 +18,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -56,21 +61,53 @@ def gradient(
     scale: float = 1.0,
 ) -> Outcome:
     """Add the gradient of `scale` × the batch's loss to the parameters' `.grad`; give the loss unscaled."""
-    towers = student.towers()
-    texts = student.texts(batch)
-    tokens = {name: towers[name].tokenize(list(texts[name])) for name in towers}
-    chunks = list(_chunks(student, tokens))
-    forward = _remembered if cached else _kept
-    vectors, backward = forward(student, chunks, {name: len(rows) for name, rows in tokens.items()})
-    leaves = {name: processes.gather(value).requires_grad_() for name, value in vectors.items()}
-    marks = _marks(batch, processes, student.runtime.device)
-    evidence = student.evidence(leaves, marks)
+    evidence, leaves, backward = _observe(student, batch, processes, _remembered if cached else _kept)
     loss, parts = total(terms, evidence, step)
     (scale * loss).backward()
-    backward({name: _own(leaf, processes) for name, leaf in leaves.items()})
+    backward({name: _own(value, processes) for name, value in leaves.items() if value.requires_grad}, False)
     negatives = (evidence.allowed.sum(1) - 1).float().mean()
     values = {name: value.item() for name, value in parts.items()}
     return Outcome(loss.item(), values, negatives.item(), evidence)
+
+
+def term_norms(
+    student: Student, batch: Batch, terms: Sequence[Term], step: int, *, processes: Processes, cached: bool = False
+) -> dict[str, float]:
+    """The norm of each weighted term's own gradient, on each part of the model that the student names: `PART/TERM`.
+
+    Leaves gradients unset and the random state as it was.
+    """
+    before = random_state(student.runtime.device)
+    evidence, leaves, backward = _observe(student, batch, processes, _remembered if cached else _kept)
+    moving = [value for value in leaves.values() if value.requires_grad]
+    norms = {}
+    for term in terms:
+        weight = term.weight_at(step)
+        for value in moving:
+            value.grad = None
+        loss = weight * term.loss(evidence)
+        if weight and loss.requires_grad:
+            loss.backward(retain_graph=True)
+            backward({name: _own(value, processes) for name, value in leaves.items() if value.requires_grad}, True)
+        for part, parameters in student.parts().items():
+            processes.add_gradients(parameters)
+            squares = [p.grad.square().sum() for p in parameters if p.grad is not None]
+            norms[f"{part}/{term.name}"] = float(torch.stack(squares).sum().sqrt()) if squares else 0.0
+        student.module.zero_grad(set_to_none=True)
+    set_random_state(before, student.runtime.device)
+    return norms
+
+
+def _observe(
+    student: Student, batch: Batch, processes: Processes, forward: Any
+) -> tuple[Evidence, dict[str, Tensor], Backward]:
+    """The evidence of the whole batch, the readings it was made from, and the way back through the encoders."""
+    towers, texts = student.towers(), student.texts(batch)
+    tokens = {name: towers[name].tokenize(list(texts[name])) for name in towers}
+    chunks = list(_chunks(student, tokens))
+    made, backward = forward(student, chunks, {name: len(rows) for name, rows in tokens.items()}, processes)
+    leaves = {name: leaf(processes.gather(value)) for name, value in made.items()}
+    return student.evidence(leaves, _marks(batch, processes, student.runtime.device)), leaves, backward
 
 
 def _chunks(student: Student, tokens: Mapping[str, list[list[int]]]) -> Iterator[Chunk]:
@@ -81,45 +118,68 @@ def _chunks(student: Student, tokens: Mapping[str, list[list[int]]]) -> Iterator
             yield Chunk(name, chosen, ids, mask)
 
 
-def _forward(student: Student, chunk: Chunk) -> Tensor:
+Readings = dict[str, Tensor]
+
+
+def _forward(student: Student, chunk: Chunk) -> Readings:
+    """What a tower makes of a chunk, by `TOWER` or `TOWER/READING`."""
     with student.runtime.autocast():
-        return student.towers()[chunk.tower](chunk.ids, chunk.mask).float()
+        made = student.towers()[chunk.tower](chunk.ids, chunk.mask)
+    readings = {chunk.tower: made} if isinstance(made, Tensor) else {f"{chunk.tower}/{n}": v for n, v in made.items()}
+    return {name: value.float() if value.is_floating_point() else value for name, value in readings.items()}
 
 
-def _own(leaf: Tensor, processes: Processes) -> Tensor:
-    gradient = torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
-    return gradient[processes.slice(len(leaf))]
+def leaf(value: Tensor) -> Tensor:
+    """A tensor to take the gradient at; masks and counts have none."""
+    return value.requires_grad_() if value.is_floating_point() else value
 
 
-Backward = Callable[[Mapping[str, Tensor]], None]
+def _own(value: Tensor, processes: Processes) -> Tensor:
+    gradient = torch.zeros_like(value) if value.grad is None else value.grad
+    return gradient[processes.slice(len(value))]
 
 
-def _assemble(student: Student, chunks: Sequence[Chunk], parts: Sequence[Tensor], sizes: Mapping[str, int]):
-    """Each tower's vectors in the order of its texts."""
-    result = {}
-    for name, size in sizes.items():
-        dim = student.towers()[name].dim
-        result[name] = torch.empty(size, dim, device=student.runtime.device)
-        for chunk, part in zip(chunks, parts, strict=True):
-            if chunk.tower == name:
-                result[name][chunk.rows] = part.detach()
+Backward = Callable[[Mapping[str, Tensor], bool], None]  # gradients at readings; whether graphs are wanted again
+
+
+def _assemble(
+    chunks: Sequence[Chunk], parts: Sequence[Readings], sizes: Mapping[str, int], processes: Processes
+) -> Readings:
+    """Each tower's readings in the order of its texts, ragged ones padded to the widest of all processes."""
+    result: Readings = {}
+    for name in dict.fromkeys(name for part in parts for name in part):
+        found = [(chunk.rows, part[name].detach()) for chunk, part in zip(chunks, parts, strict=True) if name in part]
+        widths = processes.most(np.array([value.shape[1:] for _, value in found], dtype=np.int64).max(0))
+        result[name] = found[0][1].new_zeros(sizes[name.split("/")[0]], *widths)
+        for rows, value in found:
+            result[name][(rows, *(slice(width) for width in value.shape[1:]))] = value
     return result
 
 
-def _kept(student: Student, chunks: Sequence[Chunk], sizes: Mapping[str, int]) -> tuple[dict[str, Tensor], Backward]:
+def _send_back(chunk: Chunk, part: Readings, gradients: Mapping[str, Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+    """The readings of a chunk that move, and the gradient at each."""
+    moving = {name: value for name, value in part.items() if value.requires_grad}
+    cut = [gradients[n][(chunk.rows, *(slice(w) for w in v.shape[1:]))] for n, v in moving.items()]
+    return list(moving.values()), cut
+
+
+def _kept(
+    student: Student, chunks: Sequence[Chunk], sizes: Mapping[str, int], processes: Processes
+) -> tuple[Readings, Backward]:
     """Forward with graphs."""
     parts = [_forward(student, chunk) for chunk in chunks]
 
-    def backward(gradients: Mapping[str, Tensor]) -> None:
-        moving = [(part, chunk) for part, chunk in zip(parts, chunks, strict=True) if part.requires_grad]
-        torch.autograd.backward([part for part, _ in moving], [gradients[c.tower][c.rows] for _, c in moving])
+    def backward(gradients: Mapping[str, Tensor], again: bool) -> None:
+        pairs = [_send_back(chunk, part, gradients) for chunk, part in zip(chunks, parts, strict=True)]
+        values, cut = [v for own, _ in pairs for v in own], [g for _, own in pairs for g in own]
+        torch.autograd.backward(values, cut, retain_graph=again)
 
-    return _assemble(student, chunks, parts, sizes), backward
+    return _assemble(chunks, parts, sizes, processes), backward
 
 
 def _remembered(
-    student: Student, chunks: Sequence[Chunk], sizes: Mapping[str, int]
-) -> tuple[dict[str, Tensor], Backward]:
+    student: Student, chunks: Sequence[Chunk], sizes: Mapping[str, int], processes: Processes
+) -> tuple[Readings, Backward]:
     """Forward without graphs, each chunk's random state noted; backward runs it again."""
     parts, states = [], []
     with torch.no_grad():
@@ -127,16 +187,16 @@ def _remembered(
             states.append(random_state(student.runtime.device))
             parts.append(_forward(student, chunk))
 
-    def backward(gradients: Mapping[str, Tensor]) -> None:
+    def backward(gradients: Mapping[str, Tensor], again: bool) -> None:
         after = random_state(student.runtime.device)
         for chunk, state in zip(chunks, states, strict=True):
             set_random_state(state, student.runtime.device)
-            part = _forward(student, chunk)
-            if part.requires_grad:  # a frozen tower has nothing to send back to
-                part.backward(gradients[chunk.tower][chunk.rows])
+            values, cut = _send_back(chunk, _forward(student, chunk), gradients)
+            if values:  # a frozen tower has nothing to send back to
+                torch.autograd.backward(values, cut)
         set_random_state(after, student.runtime.device)
 
-    return _assemble(student, chunks, parts, sizes), backward
+    return _assemble(chunks, parts, sizes, processes), backward
 
 
 def random_state(device: str) -> tuple[Tensor, ...]:
@@ -159,7 +219,8 @@ def _marks(batch: Batch, processes: Processes, device: str) -> dict[str, Tensor]
     queries, documents = len(batch.queries), len(batch.documents)
     ranks = torch.arange(processes.world, device=device).repeat_interleave(queries)
     target = ranks * documents + torch.arange(queries, device=device).repeat(processes.world)
-    marks = {"keys": keys, "known": known, "target": target}
+    world = torch.tensor(processes.world)
+    marks = {"keys": keys, "known": known, "target": target, "world": world}
     if batch.teacher is not None:
         # each process scored its own queries with every document of the whole batch
         marks["teacher"] = processes.gather(torch.from_numpy(batch.teacher).to(device))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -48,16 +48,24 @@ class Student(Protocol):
         """What the optimizer moves."""
         ...
 
-    def towers(self) -> Mapping[str, TextTower]:
-        """The towers by the part of the batch they encode."""
+    def towers(self) -> Mapping[str, Any]:
+        """The towers by the part of the batch they encode; each gives a tensor, or several by name."""
         ...
 
-    def texts(self, batch: Batch) -> Mapping[str, Sequence[str]]:
-        """The texts by the tower that encodes them."""
+    def texts(self, batch: Batch) -> Mapping[str, Sequence[Any]]:
+        """The texts, or pairs of texts, by the tower that encodes them."""
         ...
 
     def evidence(self, vectors: Mapping[str, Tensor], marks: Mapping[str, Tensor]) -> Evidence:
         """Scores of the whole batch from the vectors of the whole batch."""
+        ...
+
+    def parts(self) -> Mapping[str, Sequence[nn.Parameter]]:
+        """The parameters whose gradients are worth a look, by what they are called in the log."""
+        ...
+
+    def factor(self, name: str) -> float:
+        """What the learning rate of a parameter is multiplied by."""
         ...
 
 
@@ -92,6 +100,14 @@ class DenseStudent:
             scores["teacher"] = marks["teacher"]
         target = marks["target"]
         return Evidence(scores, target, allowed(marks["keys"], marks["known"], target), dict(vectors))
+
+    def parts(self) -> Mapping[str, Sequence[nn.Parameter]]:
+        """All of it."""
+        return {"gradient": [p for p in self.module.parameters() if p.requires_grad]}
+
+    def factor(self, name: str) -> float:
+        """One rate for all."""
+        return 1.0
 
 
 class SparseStudent(DenseStudent):

@@ -1,12 +1,15 @@
 """Teachers: whose scores a student learns from, by rows of a collection.
 
-A model scores every query of a batch with every document of it; a file says what it says, and is not a number elsewhere.
+A dual encoder scores every query of a batch with every document of it; a cross-encoder each query's own candidates, once in its life:
+what it said is kept on disk; a file says what it says; several together say the mean of what each says on its own scale. Where
+one says nothing stands not a number.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +18,8 @@ from flatcoat.data.lines import json_lines
 from flatcoat.data.problems import Problems
 from flatcoat.data.store import Collection
 from flatcoat.errors import FlatcoatError
+from flatcoat.files import atomic_file
+from flatcoat.models.cross import CrossModel
 from flatcoat.models.encode_sparse import encode_sparse
 from flatcoat.models.load import Model, encode_texts
 from flatcoat.models.splade import SpladeModel
@@ -28,8 +33,8 @@ class ModelTeacher:
         self.model, self.collection, self.scale = model, collection, scale
         self._kept: dict[str, dict[int, np.ndarray]] = {"query": {}, "document": {}}
 
-    def score(self, queries: np.ndarray, documents: np.ndarray) -> np.ndarray:
-        """Scores [query, document], `scale` times the model's."""
+    def score(self, queries: np.ndarray, documents: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+        """Scores [query, document], `scale` times the model's; of all, whatever is `wanted`."""
         return np.float32(self.scale) * (self._vectors("query", queries) @ self._vectors("document", documents).T)
 
     def _vectors(self, side: str, rows: np.ndarray) -> np.ndarray:
@@ -45,6 +50,88 @@ class ModelTeacher:
         return np.stack([kept[row] for row in rows.tolist()])
 
 
+RECORD = np.dtype([("query", "<i8"), ("document", "<i8"), ("score", "<f4")])
+
+
+class CrossTeacher:
+    """A cross-encoder that does not move. It scores what is wanted; `kept` is a file of what it said, added to as it goes."""
+
+    def __init__(self, model: CrossModel, collection: Collection, kept: Path, scale: float = 1.0):
+        self.model, self.collection, self.kept, self.scale = model, collection, kept, scale
+        self._known: dict[tuple[int, int], float] = {}
+        if kept.is_file():  # a record that was cut off in writing is left out
+            whole = kept.stat().st_size // RECORD.itemsize
+            found = np.fromfile(kept, RECORD, count=whole)
+            if whole * RECORD.itemsize != kept.stat().st_size:
+                with atomic_file(kept) as file:
+                    found.tofile(file)
+            self._known = {(int(q), int(d)): float(s) for q, d, s in found}
+
+    def score(self, queries: np.ndarray, documents: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+        """Scores [query, document] of what is `wanted`, `scale` times the model's; not a number elsewhere."""
+        out = np.full(wanted.shape, np.nan, np.float32)
+        places = [(i, j, (int(queries[i]), int(documents[j]))) for i, j in np.argwhere(wanted).tolist()]
+        self._learn(list(dict.fromkeys(pair for _, _, pair in places if pair not in self._known)))
+        for i, j, pair in places:
+            out[i, j] = self.scale * self._known[pair]
+        return out
+
+    def _learn(self, pairs: list[tuple[int, int]]) -> None:
+        if not pairs:
+            return
+        rows = np.array(pairs)
+        asked, found = self.collection.queries.texts(rows[:, 0]), self.collection.documents.texts(rows[:, 1])
+        scores = self.model.score(list(asked), list(found))
+        self._known.update(zip(pairs, scores.tolist(), strict=True))
+        made = np.empty(len(pairs), RECORD)
+        made["query"], made["document"], made["score"] = rows[:, 0], rows[:, 1], scores
+        self.kept.parent.mkdir(parents=True, exist_ok=True)
+        with self.kept.open("ab") as file:
+            file.write(made.tobytes())
+
+
+class Ensemble:
+    """Several teachers as one: each one's scores of a query brought to mean 0 and deviation 1, then the mean of those that speak."""
+
+    def __init__(self, teachers: Sequence[Any], scale: float = 1.0):
+        self.teachers, self.scale = teachers, scale
+
+    def score(self, queries: np.ndarray, documents: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+        """Scores [query, document]; not a number where a teacher says nothing."""
+        given = np.stack([standard(teacher.score(queries, documents, wanted)) for teacher in self.teachers])
+        return np.float32(self.scale) * given.mean(0)
+
+
+def standard(scores: np.ndarray) -> np.ndarray:
+    """Each row's scores at mean 0 and deviation 1, over those there are; a row of equal scores is all 0."""
+    there = np.isfinite(scores)
+    count = np.maximum(there.sum(1, keepdims=True), 1)
+    centred = np.where(there, scores, 0) - np.where(there, scores, 0).sum(1, keepdims=True) / count
+    spread = np.sqrt(np.where(there, centred**2, 0).sum(1, keepdims=True) / count)
+    return np.where(there, centred / np.where(spread > 0, spread, 1), np.nan).astype(np.float32)
+
+
+def fitted_scale(
+    scores: np.ndarray, target: np.ndarray, grid: Sequence[float] = tuple(np.geomspace(0.05, 50, 61))
+) -> float:
+    """The number to multiply a teacher's scores [query, document] by, so that its softmax is as sure as it is right.
+
+    The least mean −log P(d⁺) over a grid (temperature scaling: Guo et al. 2017, arXiv 1706.04599). Raises ValueError where no
+    query has its positive and another document scored.
+    """
+    rows = np.isfinite(scores[np.arange(len(target)), target]) & (np.isfinite(scores).sum(1) > 1)
+    if not rows.any():
+        raise ValueError("no query whose positive and another document are scored: there is nothing to fit")
+    given, own = np.where(np.isfinite(scores), scores, -np.inf)[rows].astype(np.float64), target[rows]
+
+    def loss(scale: float) -> float:
+        scaled = given * scale
+        top = scaled.max(1)
+        return float(np.mean(np.log(np.exp(scaled - top[:, None]).sum(1)) + top - scaled[np.arange(len(own)), own]))
+
+    return float(min(grid, key=loss))
+
+
 class FileTeacher:
     """Scores by query and document row."""
 
@@ -52,7 +139,7 @@ class FileTeacher:
         """`scores` gives for a query's row the rows of documents, rising, and their scores."""
         self.scores, self.scale = scores, scale
 
-    def score(self, queries: np.ndarray, documents: np.ndarray) -> np.ndarray:
+    def score(self, queries: np.ndarray, documents: np.ndarray, wanted: np.ndarray) -> np.ndarray:
         """Scores [query, document]; not a number for pairs that the file has not."""
         out = np.full((len(queries), len(documents)), np.nan, dtype=np.float32)
         for i, query in enumerate(queries.tolist()):

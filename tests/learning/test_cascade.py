@@ -1,0 +1,289 @@
+"""The cascade: its scores by hand, its gradients by plain autograd and finite differences, who teaches whom, resume, processes."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from flatcoat.app import cascade
+from flatcoat.app.recipe import parse_recipe
+from flatcoat.app.teaching import TermTable
+from flatcoat.app.terms import taught_terms, weight_of
+from flatcoat.columns import text_hash
+from flatcoat.data.toy import toy_sentences
+from flatcoat.models.base import Runtime
+from flatcoat.models.maxsim import maxsim_slowly
+from flatcoat.objectives.total import total
+from flatcoat.training.cascade import CascadeStudent, candidates
+from flatcoat.training.processes import Processes
+from flatcoat.training.step import _kept, _observe, gradient, term_norms
+from flatcoat.training.student import Batch
+
+ROWS = toy_sentences()[:6]
+SEVEN = ["nll.cross", "nll.late", "nll.dual", "kl.cross.late", "kl.cross.dual", "kl.late.dual", "att.cross.late"]
+
+
+def batch(drawn=2):
+    others = [d for _, _, d in toy_sentences()[6 : 6 + drawn * len(ROWS)]]
+    documents = [d for _, _, d in ROWS] + (others * drawn)[: drawn * len(ROWS)]
+    keys = np.array([text_hash(d) for d in documents], dtype=np.int64)
+    return Batch([q for _, q, _ in ROWS], documents, keys, np.array([[key, -1] for key in keys[: len(ROWS)]]))
+
+
+def recipe(start, terms=None, kind="dense", also="", **table):
+    said = {"late": True, "late_dim": 8, "cross": str(start), "cross_length": 40, **table}
+    values = {
+        "collection": {"source": "x"},
+        "model": {"kind": kind, "start": str(start), "dropout": 0.0, "query_length": 16, "document_length": 20},
+        "training": {"steps": 10, "temperature": 0.1},
+        "cascade": said,
+    }
+    if kind == "dense":
+        values["model"] |= {"pooling": "mean", "normalise": True}
+    if terms:
+        values["terms"] = terms
+    return parse_recipe(values, "test")
+
+
+def student(said, batch_tokens=64):
+    made = cascade.begin(said)
+    made.runtime = Runtime(batch_tokens=batch_tokens)
+    return CascadeStudent(made.train(), cascade.settings(said))
+
+
+def gradients(s, terms, b, **how):
+    s.module.zero_grad()
+    torch.manual_seed(0)
+    outcome = gradient(s, b, terms, 0, processes=Processes(), **how)
+    return outcome, {n: p.grad.clone() for n, p in s.module.named_parameters() if p.grad is not None}
+
+
+def test_the_paper_s_sum_is_the_default(tiny):
+    assert sorted(recipe(tiny).every_term()) == sorted(SEVEN)
+    assert [t.name for t in taught_terms(recipe(tiny))] == list(recipe(tiny).every_term())
+    alone = recipe(tiny, cross=None)
+    assert sorted(alone.every_term()) == ["kl.late.dual", "nll.dual", "nll.late"]
+
+
+def test_scores_are_those_of_the_models_alone(tiny):
+    said = recipe(tiny)
+    s = student(said)
+    b = batch()
+    evidence, _, _ = _observe(s, b, Processes(), _kept)
+    model = s.model
+    one, two = model.student.encode_queries(b.queries), model.student.encode_documents(b.documents)
+    torch.testing.assert_close(
+        evidence.scores["dual"] * 0.1, torch.from_numpy(one.vectors @ two.vectors.T), atol=1e-5, rtol=0
+    )
+    left, right = model.late.encode_queries(b.queries), model.late.encode_documents(b.documents)
+    for i in range(len(b.queries)):
+        for j in range(len(b.documents)):
+            by_hand = (left.item(i) @ right.item(j).T).max(1).sum()
+            assert abs(evidence.scores["late"][i, j].item() - by_hand) < 1e-4
+    rows, columns = candidates(len(b.queries), len(b.documents), 0)
+    cross = model.cross.score([b.queries[i] for i in rows], [b.documents[j] for j in columns])
+    torch.testing.assert_close(evidence.scores["cross"][rows, columns], torch.from_numpy(cross), atol=1e-5, rtol=0)
+    assert int(evidence.scores["cross"].isfinite().sum()) == len(rows) == len(b.queries) * 3
+
+
+def test_gradients_are_those_of_plain_autograd_whole_or_cached(tiny):
+    said = recipe(tiny)
+    s = student(said)
+    terms, b = taught_terms(said), batch()
+    outcome, whole = gradients(s, terms, b)
+    other, cached = gradients(s, terms, b, cached=True)
+    assert abs(outcome.loss - other.loss) < 1e-5
+    for name in whole:
+        torch.testing.assert_close(whole[name], cached[name], atol=1e-5, rtol=1e-4)
+    # by plain autograd: everything in one graph, padded by hand
+    from flatcoat.models.encode import pad
+
+    s.module.zero_grad()
+    readings = {}
+    for name, tower in s.towers().items():
+        made = tower(*pad(tower.tokenize(list(s.texts(b)[name])), tower.pad_id, "cpu"))
+        readings |= {f"{name}/{part}": value for part, value in made.items()}
+    target = torch.arange(len(b.queries))
+    marks = {
+        "keys": torch.from_numpy(b.keys),
+        "known": torch.from_numpy(b.known),
+        "target": target,
+        "world": torch.tensor(1),
+    }
+    evidence = s.evidence(readings, marks)
+    slow = maxsim_slowly(
+        *(readings[f"{side}/{part}"] for side in ("query", "document") for part in ("tokens", "present"))
+    )
+    torch.testing.assert_close(evidence.scores["late"], slow, atol=1e-5, rtol=0)
+    loss, _ = total(terms, evidence, 0)
+    loss.backward()
+    assert abs(float(loss) - outcome.loss) < 1e-4
+    for name, parameter in s.module.named_parameters():
+        if name in whole:
+            torch.testing.assert_close(whole[name], parameter.grad, atol=2e-5, rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "name", [*SEVEN, "reg.query", "reg.document", "margin_mse.cross.dual", "lambdarank.cross", "bce.cross"]
+)
+def test_every_term_s_gradient_against_finite_differences(tiny, name):
+    kind, *names = name.split(".")
+    terms = {name: 1.0}
+    said = recipe(tiny, terms)
+    s = student(said)
+    if kind == "reg":  # without dropout both passes are one: give them something to differ in
+        for module in s.module.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = 0.1
+    b = batch()
+    outcome, found = gradients(s, taught_terms(said), b)
+    assert found and outcome.loss == pytest.approx(outcome.parts[name])
+    own = dict(s.module.named_parameters())
+    learns = "cross." if names[-1] == "cross" else "student."
+    assert all(torch.count_nonzero(g) == 0 for n, g in found.items() if n.startswith("cross.") and learns != "cross.")
+    chosen = [n for n in found if n.startswith(learns) and n.endswith("layer.0.output.dense.weight")][:1]
+    assert chosen, sorted(found)[:5]
+    parameter, slope = own[chosen[0]], found[chosen[0]]
+    direction = slope / slope.norm()
+    values = []
+    for sign in (1, -1):
+        with torch.no_grad():
+            parameter += sign * 2e-3 * direction
+        values.append(gradients(s, taught_terms(said), b)[0].loss)
+        with torch.no_grad():
+            parameter -= sign * 2e-3 * direction
+    if kind in ("kl", "att", "margin_mse", "reg") or learns == "cross.":
+        pass  # the teacher's share of these is tested above: nothing of it moves
+    measured = (values[0] - values[1]) / 4e-3
+    if not (
+        kind in ("kl", "margin_mse") and names[0] == "late"
+    ):  # there the teacher is the student's own encoder, and moves with it
+        assert measured == pytest.approx(float(slope.norm()), rel=0.03, abs=2e-4)
+
+
+def test_a_teacher_of_the_same_encoder_is_detached(tiny):
+    said = recipe(tiny, {"kl.late.dual": 1.0})
+    s = student(said)
+    _, leaves, _ = (made := _observe(s, batch(), Processes(), _kept))
+    taught_terms(said)[0].loss(made[0]).backward()
+    assert leaves["query/dual"].grad is not None and leaves["query/tokens"].grad is None
+
+
+def test_norms_are_those_of_each_term_and_change_nothing(tiny):
+    said = recipe(tiny)
+    s = student(said)
+    terms, b = taught_terms(said), batch()
+    torch.manual_seed(3)
+    state = torch.get_rng_state()
+    norms = term_norms(s, b, terms, 0, processes=Processes())
+    assert torch.equal(state, torch.get_rng_state()) and all(p.grad is None for p in s.module.parameters())
+    for term in terms:
+        _, found = gradients(s, [term], b)
+        encoder = {id(p) for p in s.model.encoder().parameters()}
+        own = [g for n, g in found.items() if id(dict(s.module.named_parameters())[n]) in encoder]
+        by_hand = float(torch.stack([g.square().sum() for g in own]).sum().sqrt()) if own else 0.0
+        assert norms[f"gradient/{term.name}"] == pytest.approx(by_hand, rel=1e-4, abs=1e-7)
+    assert norms["gradient/nll.cross"] == 0 < norms["gradient_cross/nll.cross"]
+
+
+def test_a_term_s_weight_follows_its_shares():
+    weight = weight_of(TermTable(weight=2.0, start=0.2, end=0.8, ramp=0.4), 10)
+    assert [weight(step) for step in range(10)] == [0, 0, 0.5, 1.0, 1.5, 2.0, 2.0, 2.0, 0, 0]
+    assert weight_of(TermTable(weight=3.0), 10) == 3.0
+
+
+def test_a_sparse_student_learns_in_the_same_cascade(tiny_mlm):
+    said = recipe(tiny_mlm, kind="sparse")
+    assert {"nll.sparse", "kl.late.sparse", "kl.cross.sparse"} <= set(said.every_term())
+    s = student(said)
+    outcome, found = gradients(s, taught_terms(said), batch())
+    assert s.main == "sparse" and np.isfinite(outcome.loss)
+    both = recipe(tiny_mlm, terms={"nll.dual": 1.0, "nll.sparse": 1.0, "kl.late.sparse": 1.0}, sparse=True, cross=None)
+    s = student(both)
+    outcome, found = gradients(s, taught_terms(both), batch())
+    assert set(outcome.parts) == {"nll.dual", "nll.sparse", "kl.late.sparse"} and s.main == "dual"
+    one = s.model.sparse.encode_documents(batch().documents)
+    evidence, _, _ = _observe(s, batch(), Processes(), _kept)
+    np.testing.assert_allclose(evidence.extra["document/sparse"].detach().numpy(), one.array(), atol=1e-5)
+
+
+CASCADE = """
+[collection]
+source = "{toy}"
+[model]
+start = "{tiny}"
+pooling = "mean"
+normalise = true
+query_length = 16
+document_length = 24
+[training]
+steps = {steps}
+batch = 8
+rate = 1e-3
+warmup = 2
+save_every = 3
+norms_every = 4
+[negatives]
+kind = "periodic"
+last = 8
+per_query = 2
+[cascade]
+late = true
+late_dim = 8
+cross = "{tiny}"
+cross_length = 48
+in_batch = 1
+[evaluation]
+rerank = 5
+"""
+
+
+def test_a_cascade_runs_saves_and_reads_back(tiny, toy, tmp_path):
+    from flatcoat.app.run import run_recipe
+    from flatcoat.models.load import kind_of, load_model
+    from flatcoat.records import silent
+
+    file = tmp_path / "r.toml"
+    stages = """
+[[before]]
+name = "post"
+task = "mlm"
+length = 16
+[before.training]
+steps = 3
+batch = 8
+[[before]]
+name = "interaction"
+[before.training]
+steps = 3
+batch = 8
+[before.cascade]
+late = true
+late_dim = 8
+"""
+    file.write_text(CASCADE.format(toy=toy, tiny=tiny, steps=6) + stages)
+    from flatcoat.app.recipe import format_recipe, load_recipe
+
+    said = load_recipe(file)
+    (tmp_path / "again.toml").write_text(format_recipe(said))
+    assert load_recipe(tmp_path / "again.toml") == said
+    notes = []
+    results = run_recipe(said, tmp_path / "run", track=silent, note=notes.append)
+    names = [system["name"] for system in results["systems"]]
+    assert {"late interaction, multivector", "after, exact, re-ranked (5)"} <= set(names), names
+    folders = ("model", "model-late", "model-cross", "stages/interaction/model-late")
+    assert [kind_of(tmp_path / "run" / name) for name in folders] == ["dense", "late", "cross", "late"]
+    log = [json.loads(line) for line in (tmp_path / "run" / "training" / "log.jsonl").read_text().splitlines()]
+    assert {f"loss/{name}" for name in SEVEN} <= set(log[0])
+    assert any("gradient/kl.late.dual" in line for line in log)
+    late, dense = load_model(str(tmp_path / "run" / "model-late")), load_model(str(tmp_path / "run" / "model"))
+    assert torch.equal(
+        late.document.backbone.embeddings.word_embeddings.weight,
+        dense.document.backbone.embeddings.word_embeddings.weight,
+    )
+    notes.clear()
+    run_recipe(said, tmp_path / "run", track=silent, note=notes.append)
+    assert "train: already done" in notes and "before-post: already done" in notes
