@@ -1,9 +1,9 @@
 """Several vectors an item, to measure engines with: token states of all-MiniLM-L6-v2, projected to 128 dimensions.
 
-Documents: the tokens' last states (special ones included), cut at TOKENS. Queries: made up to 32 tokens with [MASK], as
-ColBERT has it. The projection is the first 128 right singular vectors of a sample of document states (uncentred PCA);
-each vector has unit length. The network was not trained for late interaction: the vectors are real, their ranking is not
-the best that late interaction gives.
+Documents and queries: the tokens' last states, special ones included, cut at TOKENS and ASKED. (Made up to 32 tokens with
+[MASK], as ColBERT has it, this network's queries find a third of what they find as they are.) The projection is the first
+128 right singular vectors of a sample of document states (uncentred PCA); each vector has unit length. The network was not
+trained for late interaction: the vectors are real, their ranking is not the best that late interaction gives.
 """
 
 from __future__ import annotations
@@ -70,10 +70,9 @@ def load() -> DenseModel:
 
 
 def asked(model: DenseModel, texts: list[str]) -> list[list[int]]:
-    """Queries' token ids, cut or made up with [MASK] to ASKED."""
-    mask, end = model.query.tokenizer.mask_token_id, model.query.tokenizer.sep_token_id
-    rows = [row if len(row) <= ASKED else [*row[: ASKED - 1], end] for row in model.query.tokenize(texts)]
-    return [row + [mask] * (ASKED - len(row)) for row in rows]
+    """Queries' token ids, cut at ASKED."""
+    end = model.query.tokenizer.sep_token_id
+    return [row if len(row) <= ASKED else [*row[: ASKED - 1], end] for row in model.query.tokenize(texts)]
 
 
 def read(folder: Path, split: str, documents: int) -> tuple[dict[str, str], dict[str, str], dict[str, dict[str, int]]]:
@@ -107,6 +106,7 @@ def encoded(folder: Path, split: str, documents: int, cache: Path) -> tuple[Mult
         tokens = lambda some: model.document.tokenize([texts[name] for name in some])  # noqa: E731
         drawn = np.random.default_rng(1).permutation(len(names))[:SAMPLE]
         projection = fitted(model, tokens([names[i] for i in drawn]))
+        np.save(cache / f"{folder.name}-projection.npy", projection)
         made = multi(model, asked(model, list(queries.values())), projection)
         write_multi(places[1], made, list(queries), {"model": MODEL}, "fp32")
         parts = (multi(model, tokens(names[i : i + WINDOW]), projection) for i in range(0, len(names), WINDOW))

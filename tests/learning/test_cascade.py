@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from test_training import same_when_killed
 
 from flatcoat.app import cascade
 from flatcoat.app.recipe import parse_recipe
 from flatcoat.app.teaching import TermTable
 from flatcoat.app.terms import taught_terms, weight_of
 from flatcoat.columns import text_hash
+from flatcoat.data.collection import build_store
+from flatcoat.data.pairs import load_pairs
 from flatcoat.data.toy import toy_sentences
+from flatcoat.mining.uniform import Uniform
 from flatcoat.models.base import Runtime
 from flatcoat.models.maxsim import maxsim_slowly
 from flatcoat.objectives.total import total
 from flatcoat.training.cascade import CascadeStudent, candidates
+from flatcoat.training.loop import LoopSettings, Training
 from flatcoat.training.processes import Processes
 from flatcoat.training.step import _kept, _observe, gradient, term_norms
 from flatcoat.training.student import Batch
+from flatcoat.training.teacher import CrossTeacher, Ensemble, fitted_scale, standard
 
 ROWS = toy_sentences()[:6]
 SEVEN = ["nll.cross", "nll.late", "nll.dual", "kl.cross.late", "kl.cross.dual", "kl.late.dual", "att.cross.late"]
@@ -120,7 +127,7 @@ def test_gradients_are_those_of_plain_autograd_whole_or_cached(tiny):
     torch.testing.assert_close(evidence.scores["late"], slow, atol=1e-5, rtol=0)
     loss, _ = total(terms, evidence, 0)
     loss.backward()
-    assert abs(float(loss) - outcome.loss) < 1e-4
+    assert abs(loss.item() - outcome.loss) < 1e-4
     for name, parameter in s.module.named_parameters():
         if name in whole:
             torch.testing.assert_close(whole[name], parameter.grad, atol=2e-5, rtol=1e-3)
@@ -189,6 +196,15 @@ def test_norms_are_those_of_each_term_and_change_nothing(tiny):
     assert norms["gradient/nll.cross"] == 0 < norms["gradient_cross/nll.cross"]
 
 
+def test_the_candidates_of_a_cross_encoder():
+    rows, columns = candidates(5, 15, 1)
+    pairs = sorted(zip(rows.tolist(), columns.tolist(), strict=True))
+    drawn = [(i, 5 + 2 * i + k) for i in range(5) for k in range(2)]
+    assert pairs == sorted([(i, i) for i in range(5)] + drawn + [(0, 1), (1, 0), (2, 3), (3, 2)])
+    rows, columns = candidates(3, 3, 9)
+    assert sorted(zip(rows.tolist(), columns.tolist(), strict=True)) == [(i, j) for i in range(3) for j in range(3)]
+
+
 def test_a_term_s_weight_follows_its_shares():
     weight = weight_of(TermTable(weight=2.0, start=0.2, end=0.8, ramp=0.4), 10)
     assert [weight(step) for step in range(10)] == [0, 0, 0.5, 1.0, 1.5, 2.0, 2.0, 2.0, 0, 0]
@@ -199,15 +215,68 @@ def test_a_sparse_student_learns_in_the_same_cascade(tiny_mlm):
     said = recipe(tiny_mlm, kind="sparse")
     assert {"nll.sparse", "kl.late.sparse", "kl.cross.sparse"} <= set(said.every_term())
     s = student(said)
-    outcome, found = gradients(s, taught_terms(said), batch())
+    outcome, _ = gradients(s, taught_terms(said), batch())
     assert s.main == "sparse" and np.isfinite(outcome.loss)
     both = recipe(tiny_mlm, terms={"nll.dual": 1.0, "nll.sparse": 1.0, "kl.late.sparse": 1.0}, sparse=True, cross=None)
     s = student(both)
-    outcome, found = gradients(s, taught_terms(both), batch())
+    outcome, _ = gradients(s, taught_terms(both), batch())
     assert set(outcome.parts) == {"nll.dual", "nll.sparse", "kl.late.sparse"} and s.main == "dual"
     one = s.model.sparse.encode_documents(batch().documents)
     evidence, _, _ = _observe(s, batch(), Processes(), _kept)
     np.testing.assert_allclose(evidence.extra["document/sparse"].detach().numpy(), one.array(), atol=1e-5)
+
+
+@pytest.mark.parametrize("at", [2, 5])
+def test_a_killed_cascade_resumes_to_the_same_bits(tiny, toy, tmp_path, at):
+    pairs = load_pairs(build_store(str(toy), tmp_path / "store"), "train")
+    said = recipe(tiny, terms={**dict.fromkeys(SEVEN, 1.0), "reg.document": {"weight": 1.0, "ramp": 0.5}})
+    settings = LoopSettings(steps=7, batch=6, rate=1e-3, warmup=2, negatives=1, norms_every=3, seed=4)
+
+    def make(name, **more):
+        learner = student(said)
+        for module in learner.module.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = 0.1
+        sampler = Uniform(len(pairs.collection.documents))
+        return Training(learner, pairs, taught_terms(said), replace(settings, **more), tmp_path / name, sampler=sampler)
+
+    same_when_killed(make, tmp_path, at, ("loss", "loss/kl.late.dual", "loss/reg.document", "gradient_norm"))
+
+
+def test_a_cross_teacher_says_each_thing_once(tiny, toy, tmp_path):
+    from flatcoat.models.cross_checkpoint import load_cross
+
+    collection = build_store(str(toy), tmp_path / "store")
+    model = load_cross(str(tiny))
+    asked = []
+    score = model.score
+    model.score = lambda q, d: asked.append(len(q)) or score(q, d)
+    teacher = CrossTeacher(model, collection, tmp_path / "kept.scores", 2.0)
+    queries, documents = np.array([0, 1]), np.array([3, 4, 3])
+    wanted = np.array([[True, False, True], [False, True, False]])
+    first = teacher.score(queries, documents, wanted)
+    assert asked == [2] and np.isnan(first).tolist() == (~wanted).tolist() and first[0, 0] == first[0, 2]
+    texts = collection.queries.texts(queries), collection.documents.texts(documents)
+    assert first[1, 1] == pytest.approx(2 * float(score([texts[0][1]], [texts[1][1]])[0]), abs=1e-5)
+    with (tmp_path / "kept.scores").open("ab") as file:
+        file.write(b"cut")  # killed while it wrote
+    again = CrossTeacher(model, collection, tmp_path / "kept.scores", 2.0)
+    np.testing.assert_array_equal(again.score(queries, documents, wanted), first)
+    assert asked == [2] and (tmp_path / "kept.scores").stat().st_size == 2 * 20
+    both = Ensemble([teacher, again], 3.0).score(queries, documents, wanted)
+    np.testing.assert_allclose(both, 3 * standard(first), atol=1e-6)
+
+
+def test_a_teacher_s_scale_is_fitted_to_its_being_right():
+    rng = np.random.default_rng(0)
+    truth = rng.normal(size=(4000, 5))
+    right = np.array([rng.choice(5, p=np.exp(row) / np.exp(row).sum()) for row in truth])
+    assert fitted_scale(truth / 4, right) == pytest.approx(4, rel=0.15)
+    given = np.where(rng.random(truth.shape) < 0.2, np.nan, truth / 4)
+    given[np.arange(4000), right] = truth[np.arange(4000), right] / 4
+    assert np.isfinite(fitted_scale(given, right))
+    with pytest.raises(ValueError, match="nothing to fit"):
+        fitted_scale(np.full((2, 3), np.nan), np.array([0, 1]))
 
 
 CASCADE = """
@@ -287,3 +356,64 @@ late_dim = 8
     notes.clear()
     run_recipe(said, tmp_path / "run", track=silent, note=notes.append)
     assert "train: already done" in notes and "before-post: already done" in notes
+
+
+LATE = """
+[model]
+kind = "late"
+start = "{tiny}"
+dim = 8
+query_length = 16
+document_length = 24
+skip_punctuation = true
+[negatives]
+kind = "periodic"
+last = 8
+relative = 0.99
+[[indexes]]
+kind = "multivector"
+cells = 4
+"""
+CROSS = """
+[model]
+kind = "cross"
+start = "{tiny}"
+query_length = 12
+document_length = 40
+[negatives]
+kind = "model"
+model = "{tiny}"
+last = 8
+per_query = 3
+[terms]
+nll.cross = 1.0
+lambdarank.cross = 0.5
+[evaluation]
+rerank = 8
+"""
+
+
+@pytest.mark.parametrize(("kind", "table"), [("late", LATE), ("cross", CROSS)])
+def test_late_and_cross_models_run_alone(tiny, toy, tmp_path, kind, table):
+    from flatcoat.app.recipe import load_recipe
+    from flatcoat.app.run import run_recipe
+    from flatcoat.models.load import kind_of
+    from flatcoat.records import silent
+
+    file = tmp_path / "r.toml"
+    training = (
+        '[collection]\nsource = "{toy}"\ndev = "test"\ntest = "test"\n[training]\nsteps = 30\nbatch = 8\nrate = 2e-3\n'
+    )
+    file.write_text(training.replace('dev = "test"\n', "").format(toy=toy) + table.format(tiny=tiny))
+    results = run_recipe(load_recipe(file), tmp_path / "run", track=silent, note=lambda text: None)
+    names = [system["name"] for system in results["systems"]]
+    assert kind_of(tmp_path / "run" / "model") == kind
+    losses = [
+        json.loads(line)["loss"] for line in (tmp_path / "run" / "training" / "log.jsonl").read_text().splitlines()
+    ]
+    assert np.mean(losses[-6:]) < 0.9 * np.mean(losses[:3])
+    if kind == "late":
+        assert {"before, exact", "after, exact", "after, multivector"} <= set(names)
+        assert results["fidelity"][0]["recall"]["10" if "10" in results["fidelity"][0]["recall"] else 10] > 0.9
+    else:
+        assert names == ["BM25", "BM25, re-ranked (8)"]

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
-import subprocess
-import sys
 
 import pytest
 import torch
+from launching import launch
 from safetensors.torch import load_file
 
 from flatcoat.data.toy import toy_sentences
@@ -124,29 +121,6 @@ found = post_train(tower, json.loads(sys.argv[3]), settings, out, processes=proc
 save_file(tower.backbone.state_dict(), out / f"{processes.rank}.safetensors")
 (out / f"{processes.rank}.json").write_text(json.dumps(found))
 """
-
-
-def launch(world: int, words: list[str], home) -> None:
-    """Run a script in `world` processes, with the environment that a launcher gives each."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "true"}
-    group |= {"WORLD_SIZE": str(world), "LOCAL_WORLD_SIZE": str(world), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    running = [
-        subprocess.Popen(
-            [sys.executable, *words], stderr=subprocess.PIPE, text=True,
-            env={**os.environ, **group, "RANK": str(rank), "LOCAL_RANK": str(rank), "HOME": str(home)},
-        )
-        for rank in range(world)
-    ]  # fmt: skip
-    try:
-        for process in running:
-            _, said = process.communicate(timeout=180)
-            assert process.returncode == 0, said[-3000:]
-    finally:
-        for process in running:
-            process.kill()
 
 
 def test_two_processes_end_where_one_does(tiny, tmp_path):

@@ -2,20 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-
 import pytest
 import torch
+from launching import launch
 from safetensors.torch import load_file
-
-OPTIONS = (
-    "--cpu --num_processes 2 --num_machines 1 --mixed_precision no --dynamo_backend no --main_process_port 0 "
-    "--num_cpu_threads_per_process 1"
-)
-LAUNCHER = [sys.executable, "-m", "accelerate.commands.launch", *OPTIONS.split()]
-
 
 SPARSE = """
 kind = "sparse"
@@ -36,17 +26,35 @@ margin_mse = 0.05
 """
 
 
-@pytest.mark.parametrize("kind", ["dense", "sparse"])
+CASCADE = """
+[cascade]
+late = true
+late_dim = 8
+cross = "{tiny}"
+in_batch = 1
+[terms]
+nll.cross = 1.0
+nll.late = 1.0
+nll.dual = 1.0
+kl.cross.late = 1.0
+kl.late.dual = {{ weight = 1.0, ramp = 0.5 }}
+att.cross.late = 1.0
+reg.query = 0.5
+"""
+
+
+@pytest.mark.parametrize("kind", ["dense", "sparse", "cascade"])
 def test_two_processes_train_the_model_of_one(tiny, tiny_mlm, toy, tmp_path, kind):
     recipe = tmp_path / "toy.toml"
-    start = tiny if kind == "dense" else tiny_mlm
+    start = tiny_mlm if kind == "sparse" else tiny
+    also = {"sparse": SPARSE, "cascade": CASCADE, "dense": ""}[kind].format(tiny=tiny)
     recipe.write_text(f"""
 [collection]
 source = "{toy}"
 [model]
 start = "{start}"
 dropout = 0.0
-{SPARSE.format(tiny=tiny) if kind == "sparse" else ""}
+{also}
 [training]
 steps = 6
 batch = 8
@@ -58,13 +66,13 @@ kind = "periodic"
 last = 8
 every = 4
 """)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "HOME": str(tmp_path)}
-    for launcher, name in (([sys.executable], "one"), (LAUNCHER, "two")):
-        words = [*launcher, "-m", "flatcoat", "train", str(recipe), "--out", str(tmp_path / name)]
-        done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=180)
-        assert done.returncode == 0, done.stderr[-3000:]
-    one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "two"))
+    for world, name in ((1, "one"), (2, "two")):
+        said = launch(world, ["-m", "flatcoat", "train", str(recipe), "--out", str(tmp_path / name)], tmp_path)
+        assert all(f"process {rank} of {world}" in words for rank, words in enumerate(said)) or world == 1
+    for part in ("", "-late/1_Dense", "-cross") if kind == "cascade" else ("",):
+        one, two = (load_file(tmp_path / f"{name}{part}" / "model.safetensors") for name in ("one", "two"))
+        for name in one:
+            torch.testing.assert_close(one[name], two[name], atol=2e-5, rtol=1e-3)
+    one = load_file(tmp_path / "one" / "model.safetensors")
     start = load_file(start / "model.safetensors")
-    for name in one:
-        torch.testing.assert_close(one[name], two[name], atol=2e-5, rtol=1e-3)
     assert any(not torch.equal(one[name], start[name]) for name in one)

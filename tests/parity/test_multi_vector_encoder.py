@@ -127,9 +127,10 @@ def test_projections_in_a_row_are_one(tiny, tmp_path):
 
     other = native(tiny, {}, {}, dim=32, use_residual=True)
     rng = torch.Generator().manual_seed(4)
-    second = Dense(32, 6, True, torch.nn.Identity(), torch.randn(6, 32, generator=rng),
-                   torch.randn(6, generator=rng), "token_embeddings", use_residual=True)  # fmt: skip
-    other.insert(2, second)
+    for place, (wide, narrow) in enumerate(((32, 6), (6, 5))):
+        made = Dense(wide, narrow, True, torch.nn.Identity(), torch.randn(narrow, wide, generator=rng),
+                     torch.randn(narrow, generator=rng), "token_embeddings", use_residual=True)  # fmt: skip
+        other.insert(2 + place, made)
     other.save(str(tmp_path / "theirs"))
     model = load_late(str(tmp_path / "theirs"))
     agree(model, other)

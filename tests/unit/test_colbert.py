@@ -276,13 +276,13 @@ def test_a_folder_holds_what_memory_does(model, tmp_path, monkeypatch):
 
 def test_a_stopped_folder_goes_on(model, tmp_path, monkeypatch):
     monkeypatch.setattr(encoding, "WINDOW", 4)
-    texts, ids = many(10), [str(i) for i in range(10)]
+    texts, ids = many(14), [str(i) for i in range(14)]
     whole = encode_multi_to(tmp_path / "whole", model.document, texts, ids, {}, Runtime())
     done = []
     window = encoding.encode_multi_window
 
     def stops(tower, some, runtime):
-        if len(done) == 2:
+        if len(done) == 3:
             raise KeyboardInterrupt
         done.append(len(some))
         return window(tower, some, runtime)
@@ -292,10 +292,10 @@ def test_a_stopped_folder_goes_on(model, tmp_path, monkeypatch):
         encode_multi_to(tmp_path / "v", model.document, texts, ids, {}, Runtime())
     monkeypatch.setattr(encoding, "encode_multi_window", lambda *a: done.append(len(a[1])) or window(*a))
     again = encode_multi_to(tmp_path / "v", model.document, texts, ids, {}, Runtime())
-    assert done == [4, 4, 2]
+    assert done == [4, 4, 4, 2]
     np.testing.assert_array_equal(again.vectors.vectors, whole.vectors.vectors)
     encode_multi_to(tmp_path / "v", model.document, texts, ids, {"model": "another"}, Runtime())
-    assert done == [4, 4, 2, 4, 4, 2]
+    assert done == [4, 4, 4, 2, 4, 4, 4, 2]
 
 
 def test_what_is_not_finite_is_refused(model, tmp_path):

@@ -31,7 +31,7 @@ def run_before(
     for table in recipe.before:
         own = folder / table.name
         now = recipe.of_stage(table) if table.task == "rank" else recipe
-        inputs = [table.model_dump(), training_inputs(now.model_copy(update={"before": ()}), collection), keys]
+        inputs = [table.model_dump(), _inputs(now, table, collection), keys]
         make: Callable[[], object] = (
             (lambda now=now, own=own, earlier=earlier: _rank(now, collection, own, earlier, bm25, track, note, allow))
             if table.task == "rank"
@@ -41,6 +41,16 @@ def run_before(
         recipe = _starting(recipe, str(own / "model"))
         earlier = own / "model" if table.task == "rank" else earlier
     return recipe, earlier, keys
+
+
+def _inputs(recipe: Recipe, table: StageTable, collection: Collection) -> list[object]:
+    """What a stage is made of, beside its table and the stages before; post-training knows nothing of ranking."""
+    if table.task == "rank":
+        return training_inputs(recipe.model_copy(update={"before": ()}), collection)
+    from flatcoat.models.checkpoint import fingerprint
+
+    data = {name: file["sha256"] for name, file in collection.facts["files"].items()}
+    return [recipe.model.model_dump(), recipe.runtime.model_dump(), fingerprint(recipe.model.start), data]
 
 
 def _starting(recipe: Recipe, start: str) -> Recipe:
@@ -61,6 +71,7 @@ def _post_train(
 ) -> None:
     from flatcoat.models.load import save_model
     from flatcoat.training.pretrain import PretrainSettings, post_train
+    from flatcoat.training.processes import join_processes
 
     assert table.training is not None and table.task != "rank"
     said = table.training
@@ -72,9 +83,13 @@ def _post_train(
         decoder_mask=table.decoder_mask,
     )  # fmt: skip
     texts = collection.documents.texts()
-    found = post_train(
-        model.document, texts, settings, own / "training", runtime=model.runtime, resume=True, track=track
-    )
-    note(f"{table.name}: " + ", ".join(f"{name} {value:.4g}" for name, value in found.items()))
-    save_model(model, own / "model")
-    write_json(own / "cost.json", found)
+    processes = join_processes()
+    towers = [model.document] if model.shared else [model.document, model.query]
+    for name, tower in zip(("training", "training-query"), towers, strict=False):
+        found = post_train(tower, texts, settings, own / name, runtime=model.runtime, processes=processes,
+                           resume=True, track=track)  # fmt: skip
+        note(f"{table.name}: " + ", ".join(f"{key} {value:.4g}" for key, value in found.items()))
+        if processes.rank == 0:
+            write_json(own / f"{name}.json", found)
+    if processes.rank == 0:
+        save_model(model, own / "model")

@@ -61,7 +61,9 @@ def encode(
     document_length: Annotated[int | None, typer.Option(help="Most tokens of a document.")] = None,
     precision: Precision = "fp32", device: Device = "auto", strict: Strict = False, allow: Allow = None, quiet: Quiet = False,
 ) -> None:  # fmt: skip
-    """Encode a collection's documents, or a split's queries, into a folder of vectors."""
+    """Encode a collection's documents, or a split's queries, into a folder of vectors: dense, sparse, or several a text, as the
+    model gives them.
+    """
     from flatcoat.app.verbs import encode as verb
 
     verb(
@@ -72,11 +74,13 @@ def encode(
 @app.command()
 def index(
     source: Annotated[str, typer.Argument(help="A folder of vectors; for --kind bm25 a collection.")], out: Out,
-    kind: Annotated[str, typer.Option(help="exact, scan, bits, sq, hnsw, ivf, inverted, pruned or bm25.")] = "scan",
+    kind: Annotated[str, typer.Option(help="exact, scan, bits, sq, hnsw, ivf, inverted, pruned, multivector or bm25.")] = "scan",
     changes: Changes = None, copy: Annotated[bool, typer.Option(help="Copy the vectors into the index.")] = False,
     quiet: Quiet = False,
 ) -> None:  # fmt: skip
-    """Build an index. --set takes the kind's settings, as in --set rescore=10 or --set stem=false."""
+    """Build an index that fits the vectors: exact for any, inverted or pruned for sparse ones, multivector for those of late
+    interaction, the others for dense ones. --set takes the kind's settings, as in --set rescore=10 or --set stem=false.
+    """
     from flatcoat.app.verbs import index as verb
 
     verb(source, out, kind, changes, copy, quiet)
@@ -134,7 +138,7 @@ def search(
     device: Device = "auto", skip_self: Annotated[bool, typer.Option(help="Drop a document with the query's id.")] = False,
     allow: Allow = None, as_json: Json = False, quiet: Quiet = False,
 ) -> None:  # fmt: skip
-    """Search an index: a split's queries into a TREC run, or one question to look at."""
+    """Search an index with the model that encoded it: a split's queries into a TREC run, or one question to look at."""
     from flatcoat.app.verbs_search import search as verb
 
     verb(model, index, collection, query, split, k, out, name, precision, device, skip_self, allow, as_json, quiet)
@@ -236,13 +240,19 @@ def fidelity(
 
 @app.command()
 def explain(
-    model: Annotated[str, typer.Argument(help="A sparse model, or the folder of its run.")],
+    model: Annotated[
+        str, typer.Argument(help="A sparse or late-interaction model, a cross-encoder, or the folder of its run.")
+    ],
     query: Annotated[str, typer.Argument(help="A question, or any text.")],
-    document: Annotated[str | None, typer.Argument(help="A text that may answer it.")] = None,
-    k: Annotated[int, typer.Option("-k", help="Terms of each.")] = 10,
+    document: Annotated[
+        str | None, typer.Argument(help="A text that may answer it; only sparse models do without.")
+    ] = None,
+    k: Annotated[int, typer.Option("-k", help="Terms of each text; tokens that are attended to.")] = 10,
     as_json: Json = False,
 ) -> None:
-    """Show a sparse model's heaviest terms of a text, the token behind each, and which terms two texts share."""
+    """Show what a model sees in texts: a sparse one's heaviest terms, the token behind each, and which two texts share; which
+    tokens a late-interaction one matches, with each match's share of the score; what a cross-encoder's query attends to.
+    """
     from flatcoat.app.verbs_explain import explain as verb
 
     verb(model, query, document, k, as_json)
@@ -261,6 +271,20 @@ def check(
     from flatcoat.app.verbs_judge import check as verb
 
     verb(things, qrels, on, as_json)
+
+
+@app.command()
+def ablate(
+    recipe: RecipeFile, out: Annotated[Path, typer.Option(help="The ablation's folder: its table, every result, and what is in work.")],
+    seeds: Annotated[int, typer.Option(help="Trainings a variant, each from a seed of its own.")] = 3,
+    pairs: Annotated[bool, typer.Option("--pairs", help="Also every two terms at once.")] = False,
+    only: Annotated[list[str] | None, typer.Option(help="A term, a stage, or 'nll alone': only these; may be repeated.")] = None,
+    changes: Changes = None, allow: Allow = None, quiet: Quiet = False, as_json: Json = False,
+) -> None:  # fmt: skip
+    """Train a recipe without each of its terms and stages, and show what each is worth. Killed, it goes on where it was."""
+    from flatcoat.app.verbs_ablate import ablate as verb
+
+    verb(recipe, out, seeds, pairs, only, changes, allow, quiet, as_json)
 
 
 @app.command()

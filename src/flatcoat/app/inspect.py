@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -32,12 +33,14 @@ def inspect(thing: str, qrels: Path | None, on: str | None) -> list[Finding]:
     if (path / "recipe.toml").is_file():
         return _folder_of_run(path)
     kind = read_json(path / MANIFEST).get("format") if (path / MANIFEST).is_file() else None
-    if kind == "flatcoat-index":
-        return _index(path)
-    if kind == "flatcoat-vectors":
-        return _vectors(path)
-    if kind == "flatcoat-sparse":
-        return _sparse(path)
+    folders = {
+        "flatcoat-index": _index,
+        "flatcoat-vectors": _vectors,
+        "flatcoat-sparse": _sparse,
+        "flatcoat-multi": _multi,
+    }
+    if kind in folders:
+        return folders[kind](path)
     model_like = thing.startswith("pypi:") or (path / "config.json").is_file() or (path / "modules.json").is_file()
     if model_like or (not path.exists() and ":" not in thing):
         return _model(thing, on)
@@ -112,6 +115,16 @@ def _sparse(path: Path) -> list[Finding]:
     return found + health(folder.vectors[:LOOKED], names, noise, what)
 
 
+def _multi(path: Path) -> list[Finding]:
+    from flatcoat.checks.late import alike, unit_length
+    from flatcoat.multi_vectors import MultiFolder
+
+    folder = MultiFolder.open(path, verify=True)
+    what = str(folder.facts.get("side", "texts"))
+    hashes = ok("hashes", "every file is as it was written")
+    return [hashes, *unit_length(folder.vectors, what), *alike(folder.vectors, what)]
+
+
 def _index(path: Path) -> list[Finding]:
     from flatcoat.index.store import open_index
 
@@ -120,17 +133,53 @@ def _index(path: Path) -> list[Finding]:
     of = folder.facts["of"]
     if "pooling" in of.get("tower", {}):
         found += pooling(of.get("declared_pooling"), of["tower"]["pooling"])
-    return found
+    return found + (_token_vectors(folder.index) if "tokens" in folder.facts else [])
+
+
+def _token_vectors(index: Any) -> list[Finding]:
+    """The vectors that an index of several a text searches: the full ones where it has them, else what its codes stand for."""
+    from flatcoat.checks.late import alike, even_rows, unit_length
+    from flatcoat.index.multivector import MultiVectorIndex
+    from flatcoat.representations import MultiVector
+
+    if not isinstance(index, MultiVectorIndex):
+        return unit_length(index.vectors, "documents") + alike(index.vectors, "documents")
+    living = np.flatnonzero(index.dead == 0) if len(index.dead) else np.arange(len(index))
+    rows = living[even_rows(len(living))]
+    if index.full is not None or not len(rows):
+        full = index.full
+        some = MultiVector.of([full.item(row) for row in rows.tolist()] if full is not None else [], index.dim)
+        return unit_length(some, "documents") + alike(some, "documents")
+    gone = np.setdiff1d(np.arange(len(index)), rows)  # codes have only about the length of what they stand for
+    return alike(index.delete(gone).compacted()[0].decoded(), "documents")
 
 
 def _model(source: str, on: str | None) -> list[Finding]:
+    from flatcoat.models.load import kind_of
+    from flatcoat.models.source import resolve
+
+    look = {"dense": _dense_model, "sparse": _sparse_model, "late": _late_model, "cross": _cross_model}
+    return look[kind_of(resolve(source))](source, on)
+
+
+def judged_pairs(collection: Collection) -> tuple[list[str], list[str]]:
+    """Queries and documents that answer them, each text once; none where nothing is judged."""
+    split = next((s for s in ("train", "dev", "test") if s in collection.splits), None)
+    if split is None:
+        return [], []
+    judged = np.asarray(collection.judgements(split))
+    judged = judged[judged[:, 2] > 0]
+    _, first = np.unique(judged[:, 0], return_index=True)
+    rows = judged[np.sort(np.random.default_rng(0).permutation(first)[:PAIRS])]
+    rows = rows[np.unique(rows[:, 1], return_index=True)[1]]
+    return list(collection.queries.texts(rows[:, 0])), list(collection.documents.texts(rows[:, 1]))
+
+
+def _dense_model(source: str, on: str | None) -> list[Finding]:
     from flatcoat.checks.best_pooling import pooling_by_measure
     from flatcoat.models.checkpoint import describe, load_dense
     from flatcoat.models.source import resolve
-    from flatcoat.models.splade_checkpoint import is_sparse
 
-    if is_sparse(resolve(source)):
-        return _sparse_model(source, on)
     declared = describe(resolve(source))[1]
     model = load_dense(source)
     found = pooling(declared.pooling, model.document.settings.pooling)
@@ -140,16 +189,9 @@ def _model(source: str, on: str | None) -> list[Finding]:
     if on is None:
         return [*found, Finding("warning", "model", "give --on COLLECTION to measure its pooling and what it cuts off")]
     collection = open_collection(on)
-    split = next((s for s in ("train", "dev", "test") if s in collection.splits), None)
-    if split:
-        judged = np.asarray(collection.judgements(split))
-        judged = judged[judged[:, 2] > 0]
-        _, first = np.unique(judged[:, 0], return_index=True)
-        rows = judged[np.sort(np.random.default_rng(0).permutation(first)[:PAIRS])]
-        rows = rows[np.unique(rows[:, 1], return_index=True)[1]]
-        found += pooling_by_measure(
-            model, list(collection.queries.texts(rows[:, 0])), list(collection.documents.texts(rows[:, 1]))
-        )
+    queries, documents = judged_pairs(collection)
+    if queries:
+        found += pooling_by_measure(model, queries, documents)
     return [*found, *truncated(model.document.lengths, collection, model.document.settings.max_length)]
 
 
@@ -167,3 +209,40 @@ def _sparse_model(source: str, on: str | None) -> list[Finding]:
     noise = members(model.document.tokenizer, model.vocabulary, GROUPS)
     found += health(model.encode_documents(collection.documents.texts(rows)), model.vocabulary, noise, "documents")
     return [*found, *truncated(model.document.lengths, collection, model.document.settings.max_length)]
+
+
+def _late_model(source: str, on: str | None) -> list[Finding]:
+    from flatcoat.checks.cross import related
+    from flatcoat.checks.late import cut_queries, late_model
+    from flatcoat.models.colbert_checkpoint import load_late
+    from flatcoat.models.colbert_layouts import describe_late
+    from flatcoat.models.source import resolve
+
+    model = load_late(source)
+    found = late_model(describe_late(resolve(source)), model)
+    if on is None:
+        return [*found, Finding("warning", "model", "give --on COLLECTION to see what it cuts off and how it ranks")]
+    collection = open_collection(on)
+    queries, documents = judged_pairs(collection)
+    if queries:
+        found += related(model, queries, documents)
+    found += cut_queries(model.query, collection)
+    return [*found, *truncated(model.document.lengths, collection, model.document.settings.max_length)]
+
+
+def _cross_model(source: str, on: str | None) -> list[Finding]:
+    from flatcoat.checks.cross import cut_pairs, one_label, related, spread
+    from flatcoat.models.cross_checkpoint import load_cross
+    from flatcoat.models.source import resolve
+
+    found = one_label(resolve(source))
+    if found[0].level == "error":
+        return found
+    model = load_cross(source)
+    found += spread(model)
+    if on is None:
+        return [*found, Finding("warning", "model", "give --on COLLECTION to see how it ranks judged pairs")]
+    queries, documents = judged_pairs(open_collection(on))
+    if not queries:
+        return [*found, Finding("warning", "related", f"{on} has no judgements; give a collection that has")]
+    return [*found, *related(model, queries, documents), *cut_pairs(model, queries, documents)]

@@ -19,11 +19,19 @@ class Stages:
         self.path = folder / "stages.json"
         self.keys: dict[str, str] = read_json(self.path) if self.path.is_file() else {}
 
-    def do(self, name: str, inputs: Any, product: Path, make: Callable[[], object]) -> str:
-        """Make `product` unless it was made of the same inputs; give the stage's key."""
+    def do(self, name: str, inputs: Any, product: Path, make: Callable[[], object], *, together: Any = None) -> str:
+        """Make `product` unless it was made of the same inputs; give the stage's key.
+
+        `together` are processes that make it as one: the first one's word holds, and it alone writes.
+        """
         key = digest([name, inputs])
-        if self.keys.get(name) == key and product.exists():
+        done = self.keys.get(name) == key and product.exists()
+        if (together is not None and together.agree(done)) or (together is None and done):
             self.note(f"{name}: already done")
+            return key
+        if together is not None and together.rank:
+            make()
+            together.agree(True)  # what comes next reads what the first has written by now
             return key
         if name in self.keys:
             del self.keys[name]
@@ -33,6 +41,8 @@ class Stages:
         make()
         self.keys[name] = key
         write_json(self.path, self.keys)
+        if together is not None:
+            together.agree(True)
         return key
 
 

@@ -160,6 +160,9 @@ class EvaluationTable(Table):
     rerank: int = Field(default=20, ge=2)
 
 
+BESIDE = ("late", "sparse")  # indexes of what learns beside a model
+
+
 class StageTable(Table):
     """A stage of training before the recipe's own: post-training on the documents' text (`mlm`, `retromae`), or `rank`ing, with
     tables of its own where they differ from the recipe's; what it makes is where the next begins. Post-training takes
@@ -310,8 +313,9 @@ class Recipe(Table):
         for what, names in (("also", [o.name for o in self.also]), ("before", [stage.name for stage in self.before])):
             if len(set(names)) != len(names):
                 raise ValueError(f"{what} {', '.join(names)}: each wants its own name")
-        if len(set(labels)) != len(labels) or {"exact", "bm25"} & set(labels):
-            raise ValueError(f"indexes {', '.join(labels)}: each wants its own name, other than exact and bm25")
+        if len(set(labels)) != len(labels) or {"exact", "bm25", *BESIDE} & set(labels):
+            kept = ", ".join(("exact", "bm25", *BESIDE))
+            raise ValueError(f"indexes {', '.join(labels)}: each wants its own name, other than {kept}")
         for stage in self.before:
             if stage.task == "rank":
                 self.of_stage(stage)
@@ -324,6 +328,8 @@ class Recipe(Table):
                 "cascade": stage.cascade, "terms": stage.terms, "before": (), "also": ()}  # fmt: skip
         if stage.training is not None and "temperature" not in stage.training.model_fields_set:
             said["training"] = said["training"].model_copy(update={"temperature": self.training.temperature})
+        if stage.terms is not None and not any(".teacher." in name for name in stage.terms.terms):
+            said["teacher"] = None
         return type(self)(**said)
 
 

@@ -41,8 +41,8 @@ class CascadeTable(Table):
     cross-encoder that starts from `cross`.
 
     `late_dim` is the width of token vectors (absent: the encoder's own states). Scores are divided by `late_temperature` and
-    `cross_temperature`. The cross-encoder scores each query's positive, its drawn negatives, and `in_batch` positives of other
-    queries; `cross_length` cuts its pairs; its learning rate is `cross_rate` times the model's, 0 for one that only teaches;
+    `cross_temperature`. The cross-encoder scores each query's positive, its drawn negatives, and `in_batch` positives of its
+    neighbours; `cross_length` cuts its pairs; its learning rate is `cross_rate` times the model's, 0 for one that only teaches;
     `late_rate` is that of a new projection.
     """
 

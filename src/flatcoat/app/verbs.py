@@ -6,7 +6,7 @@ import contextlib
 import json
 import sys
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from flatcoat.app.progress import say, tracker
 from flatcoat.app.recipe import load_recipe
@@ -44,6 +44,8 @@ def run(
 def train(recipe: Path, out: Path, changes: list[str] | None, allow: list[str] | None, quiet: bool) -> None:
     """`flatcoat train`."""
     from flatcoat.app import build
+    from flatcoat.app.before import run_before
+    from flatcoat.app.stages import Stages
     from flatcoat.app.train import train_model
     from flatcoat.data.collection import open_collection
     from flatcoat.files import free_to_write, only_writer
@@ -54,13 +56,19 @@ def train(recipe: Path, out: Path, changes: list[str] | None, allow: list[str] |
     free_to_write(out, None, loaded.model.start, loaded.collection.source)
     collection = open_collection(loaded.collection.source, strict=loaded.collection.strict)
     work = out.with_name(f"{out.name}.training")
-    first = join_processes().rank == 0
+    group = join_processes()
+    first = group.rank == 0
+    if group.world > 1:
+        say(f"process {group.rank} of {group.world}", quiet)
+    how: dict[str, Any] = {
+        "bm25": lambda: Bm25Index.build(collection.documents.texts(), build.lexical_settings(loaded.lexical)),
+        "track": tracker(quiet), "note": lambda text: say(text, quiet), "allow": tuple(allow or ()),
+    }  # fmt: skip
     with only_writer(work) if first else contextlib.nullcontext():
-        cost = train_model(
-            loaded, collection, out, work,
-            bm25=lambda: Bm25Index.build(collection.documents.texts(), build.lexical_settings(loaded.lexical)),
-            track=tracker(quiet), note=lambda text: say(text, quiet), allow=tuple(allow or ()),
-        )  # fmt: skip
+        stages = Stages(work, how["note"])
+        stage = lambda *asked: stages.do(*asked, together=group)  # noqa: E731
+        going, earlier, _ = run_before(loaded, collection, work / "stages", stage, loaded.model.start, **how)
+        cost = train_model(going, collection, out, work, earlier=earlier, **how)
     if not first:
         return
     say(
@@ -125,7 +133,7 @@ def index(source: str, out: Path, kind: str, changes: list[str] | None, copy: bo
     from flatcoat.app.family import open_vectors, write_index
     from flatcoat.data.collection import open_collection
     from flatcoat.files import free_to_write
-    from flatcoat.index.store import SPARSE_KINDS, VECTOR_KINDS, write_bm25
+    from flatcoat.index.store import MULTI_KINDS, SPARSE_KINDS, VECTOR_KINDS, write_bm25
 
     free_to_write(out, "flatcoat-index", source)
     if kind == "bm25":
@@ -133,13 +141,13 @@ def index(source: str, out: Path, kind: str, changes: list[str] | None, copy: bo
         settings = lexical_settings(_table(LexicalTable, changes))
         facts = {"corpus": collection.documents.fingerprint}
         made = write_bm25(out, collection.documents.texts(), list(collection.documents.ids), facts, settings)
-    elif kind in (*VECTOR_KINDS, *SPARSE_KINDS):
+    elif kind in (*VECTOR_KINDS, *SPARSE_KINDS, *MULTI_KINDS):
         table = _table(IndexTable, [*(changes or []), f'kind="{kind}"']) if kind != "exact" else None
         if kind == "exact" and changes:
             raise Misuse("--set: exact search has no settings")
         made = write_index(out, open_vectors(Path(source)), table, copy=copy)
     else:
-        known = [*VECTOR_KINDS, *SPARSE_KINDS, "bm25"]
+        known = [*VECTOR_KINDS, *SPARSE_KINDS, *MULTI_KINDS, "bm25"]
         raise Misuse(f"--kind {kind}: want one of {', '.join(known)}{nearest(kind, known)}")
     say(f"{kind} index of {made.facts['items']} documents, {made.bytes / 1e6:.1f} MB with its vectors: {out}", quiet)
 

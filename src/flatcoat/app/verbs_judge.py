@@ -87,7 +87,7 @@ def fidelity(
 
     folder, documents, asked = open_index(index), open_vectors(vectors), open_vectors(queries)
     if type(documents) is not type(asked):
-        raise Misuse(f"{vectors} and {queries}: one is dense and the other sparse; encode both with one model")
+        raise Misuse(f"{vectors} and {queries}: they are of different kinds; encode both with one model")
     if folder.kind in ("exact", "bm25"):
         raise Misuse(f"{index} is of kind {folder.kind}: there is no approximation to measure")
     if max_loss is not None and qrels is None:

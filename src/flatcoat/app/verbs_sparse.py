@@ -17,7 +17,9 @@ FORMATS = ("ciff", "anserini")
 
 def update(index: Path, add: Path | None, delete: Path | None, quiet: bool) -> None:
     """`flatcoat update`."""
-    from flatcoat.index.update import update_inverted
+    from flatcoat.index.store import open_index
+    from flatcoat.index.update import update_inverted, update_multivector
+    from flatcoat.multi_vectors import MultiFolder
     from flatcoat.sparse_vectors import SparseFolder
 
     gone = []
@@ -28,7 +30,10 @@ def update(index: Path, add: Path | None, delete: Path | None, quiet: bool) -> N
             raise Misuse(f"--delete {delete}: no such file; want one id a line") from error
         except UnicodeDecodeError as error:
             raise Misuse(f"--delete {delete}: not UTF-8 text; want one id a line") from error
-    made = update_inverted(index, SparseFolder.open(add) if add else None, gone)
+    if "tokens" in open_index(index).facts:
+        made = update_multivector(index, MultiFolder.open(add) if add else None, gone)
+    else:
+        made = update_inverted(index, SparseFolder.open(add) if add else None, gone)
     left = made.facts["items"] - made.facts["deleted"]
     say(f"{left} documents, {made.facts['deleted']} deleted rows still numbered: {index}", quiet)
 

@@ -51,11 +51,8 @@ def related(scorer: Scorer, queries: Sequence[str], documents: Sequence[str]) ->
     count = len(queries)
     if count < 2:
         return [Finding("warning", "related", f"{count} judged pairs are too few to compare")]
-    order = np.random.default_rng(0).permutation(count)
-    other = np.empty(count, np.int64)
-    other[order] = np.roll(order, 1)  # no pair keeps its document
     right = scorer.score(list(queries), list(documents))
-    wrong = scorer.score(list(queries), [documents[i] for i in other.tolist()])
+    wrong = scorer.score(list(queries), [documents[int(i)] for i in others(count)])
     share = float(((right > wrong) + 0.5 * (right == wrong)).mean())
     error = 2.5 * 0.5 / np.sqrt(count)  # of the share under chance, at about 1 %
     message = f"{share:.0%} of {count} judged pairs score above the query with another document"
@@ -64,6 +61,14 @@ def related(scorer: Scorer, queries: Sequence[str], documents: Sequence[str]) ->
     if share <= 0.5 + error:
         return [Finding("warning", "related", f"{message}, which is chance", "was the head never trained?")]
     return [ok("related", message)]
+
+
+def others(count: int) -> np.ndarray:
+    """Another number for each of `count`, each once, always the same."""
+    order = np.random.default_rng(0).permutation(count)
+    made = np.empty(count, np.int64)
+    made[order] = np.roll(order, 1)
+    return made
 
 
 def cut_pairs(model: CrossModel, queries: Sequence[str], documents: Sequence[str]) -> list[Finding]:

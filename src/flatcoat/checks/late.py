@@ -7,6 +7,7 @@ A marker that its tokenizer does not know is read as words ("[Q]" as three token
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -23,11 +24,12 @@ from flatcoat.representations import MultiVector
 TEXTS, TOKENS = 24, 128  # that are compared with one another: items, and vectors of each
 NEAR = 0.98  # inner product from which on two unit vectors are as good as one
 MOST_PUNCTUATION = 0.2
+MARKS = ('It is: "so", (not)? No.',)
 
 
 def unit_length(vectors: MultiVector, what: str) -> list[Finding]:
     """Whether token vectors have unit length, on the first ones of an even sample of items."""
-    norms = np.linalg.norm(sample(vectors).vectors.astype(np.float32), axis=1)
+    norms = np.linalg.norm(sample(vectors).vectors, axis=1)
     if len(norms) and not np.allclose(norms, 1, atol=1e-2):
         message = f"token vectors of {what} have lengths {norms.min():.3f} to {norms.max():.3f}, not 1"
         return [Finding("error", "normalisation", message, "long vectors win every maximum: encode them again")]
@@ -46,7 +48,7 @@ def alike(vectors: MultiVector, what: str) -> list[Finding]:
         found.append(Finding("error" if empty > 0.5 else "warning", "dead", f"{empty:.1%} of {what} have no vector",
                              "they are never found: are they empty, or made of skipped tokens alone?"))  # fmt: skip
     some = sample(vectors)
-    items = [item for i in range(len(some)) if len(item := some.item(i).astype(np.float32))]
+    items = [item for i in range(len(some)) if len(item := some.item(i))]
     pairs = [(a, b) for a in range(len(items)) for b in range(len(items)) if a != b]
     same = np.mean([(items[a] @ items[b].T).max(1).min() > NEAR for a, b in pairs]) if pairs else 0.0
     if same > 0.5:
@@ -56,11 +58,15 @@ def alike(vectors: MultiVector, what: str) -> list[Finding]:
     return found or [ok("collapse", f"{what} differ; {tokens:.1f} vectors each in the mean")]
 
 
+def even_rows(count: int) -> np.ndarray:
+    """A few of `count` rows, evenly over all, rising."""
+    return np.unique(np.linspace(0, max(0, count - 1), min(TEXTS, count)).astype(np.int64))
+
+
 def sample(vectors: MultiVector) -> MultiVector:
-    """The first vectors of a few items, evenly over all."""
-    rows = np.unique(np.linspace(0, max(0, len(vectors) - 1), min(TEXTS, len(vectors))).astype(int))
-    return MultiVector.joined([MultiVector(np.array([0, len(item)]), item)
-                               for item in (vectors.item(row)[:TOKENS] for row in rows.tolist())], vectors.dim)  # fmt: skip
+    """The first vectors of a few items."""
+    few = [vectors.item(row)[:TOKENS] for row in even_rows(len(vectors)).tolist()]
+    return MultiVector.of(few, vectors.dim)
 
 
 def markers(said: Said, model: LateModel) -> list[Finding]:
@@ -95,23 +101,26 @@ def expansion(said: Said, model: LateModel) -> list[Finding]:
 
 def punctuation(tower: LateTower) -> list[Finding]:
     """How many of the documents' vectors stand for punctuation, which documents do without as a rule."""
-    import torch
-
-    skipped, total, kept = set(tower.skip_ids.tolist()), 0, []
-    special = set(tower.tokenizer.all_special_ids) | {tower.marker_id}
-    for row in tower.tokenize(PROBES):
-        present = [token for token in torch.tensor(row).tolist() if token not in skipped]
-        total += len(present)
-        kept += [w for w in tower.tokenizer.convert_ids_to_tokens([t for t in present if t not in special])
-                 if is_punctuation(w)]  # fmt: skip
-    share, words = len(kept) / max(1, total), ", ".join(map(repr, sorted(set(kept))[:5]))
-    if kept and tower.settings.skip:
+    kept, total = _punctuation(tower, PROBES)
+    share, words = (
+        len(kept) / max(1, total),
+        ", ".join(sorted({repr(w) for w in [*kept, *_punctuation(tower, MARKS)[0]]})),
+    )
+    if words and tower.settings.skip:
         message = f"documents skip punctuation, and yet {words} have vectors ({share:.0%} of all)"
         return [Finding("warning", "punctuation", message, "the list of skipped words is not this tokenizer's")]
     if share > MOST_PUNCTUATION:
         message = f"{share:.0%} of documents' vectors stand for punctuation ({words})"
         return [Finding("warning", "punctuation", message, "train with model.skip_punctuation = true")]
     return [ok("punctuation", f"{share:.0%} of documents' vectors stand for punctuation")]
+
+
+def _punctuation(tower: LateTower, texts: Sequence[str]) -> tuple[list[str], int]:
+    """The punctuation of texts that has vectors, and how many vectors there are."""
+    skipped, framing = set(tower.skip_ids.tolist()), {*tower.tokenizer.all_special_ids, tower.marker_id}
+    present = [token for row in tower.tokenize(texts) for token in row if token not in skipped]
+    names = tower.tokenizer.convert_ids_to_tokens([token for token in present if token not in framing])
+    return [name for name in names if is_punctuation(name)], len(present)
 
 
 def cut_queries(tower: LateTower, collection: Collection) -> list[Finding]:

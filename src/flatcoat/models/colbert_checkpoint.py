@@ -65,7 +65,8 @@ def load_late(source: str, overrides: LateOverrides = LateOverrides()) -> LateMo
         query, document = said.query, said.document
     else:
         backbone, tokenizer = load_backbone(describe(folder)[0].backbone)
-        projection = new_projection(int(backbone.config.hidden_size), overrides.dim)  # pyright: ignore
+        hidden = int(backbone.config.hidden_size)  # pyright: ignore[reportAttributeAccessIssue, reportArgumentType]
+        projection = new_projection(hidden, overrides.dim)
         query, document = Side(length=QUERY_LENGTH), Side(length=DOCUMENT_LENGTH)
     for marker in (overrides.query_marker, overrides.document_marker):
         if marker:

@@ -3,8 +3,8 @@
     S_dual(q, d) = q · d      S_late(q, d) = Σ_i max_j ⟨q_i, d_j⟩      S_sparse(q, d) = Σ_v w_v(q) w_v(d)      S_cross(q, d) = logit
 
 The dual, late and sparse scores come from one forward pass of one encoder and cover every query and every document of all
-processes; the cross-encoder scores each query's own candidates (its positive, its drawn negatives and, where asked, some of
-the other queries' positives) and says nothing elsewhere. Scores are divided by their own temperature: softmax of
+processes; the cross-encoder scores each query's own candidates (its positive, its drawn negatives and, where asked, some
+other queries' positives) and says nothing elsewhere. Scores are divided by their own temperature: softmax of
 `evidence.scores[name]` is the scorer's distribution. What teaches what is the list of terms; every teacher is detached there.
 """
 
@@ -166,13 +166,20 @@ class CascadeStudent:
 
 def candidates(queries: int, documents: int, in_batch: int) -> tuple[Tensor, Tensor]:
     """Rows and columns of the pairs that a cross-encoder scores in one process's batch: positives, then each query's
-    drawn negatives, then `in_batch` of the following queries' positives (no more than there are).
+    drawn negatives, then the positives of the `in_batch` others of its group.
+
+    Groups are runs of in_batch + 1 queries, the last as long as what is left: as long as groups divide each process's share, the
+    pairs do not depend on how many processes there are.
     """
     drawn = (documents - queries) // queries
     own = torch.arange(queries)
     parts = [(own, own)]
     if drawn:
         parts.append((own.repeat_interleave(drawn), queries + torch.arange(queries * drawn)))
-    parts += [(own, (own + shift) % queries) for shift in range(1, min(in_batch, queries - 1) + 1)]
+    size = torch.clamp(queries - own // (in_batch + 1) * (in_batch + 1), max=in_batch + 1)  # of each query's group
+    begins = own // (in_batch + 1) * (in_batch + 1)
+    for shift in range(1, in_batch + 1):
+        fine = shift < size
+        parts.append((own[fine], (begins + (own - begins + shift) % size)[fine]))
     rows, columns = (torch.cat([part[i] for part in parts]) for i in (0, 1))
     return rows, columns

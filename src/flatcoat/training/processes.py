@@ -55,11 +55,13 @@ class Processes:
         return bool(said.item())
 
     def add_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Replace each gradient by its sum over processes."""
+        """Replace each gradient by its sum over processes. What has none in any (a pooler that nobody asks) is left without."""
         if self.world == 1:
             return
-        for parameter in parameters:
-            if parameter.requires_grad:
+        every = [parameter for parameter in parameters if parameter.requires_grad]
+        moves = self.most(np.array([p.grad is not None for p in every], dtype=np.int64))
+        for parameter, moving in zip(every, moves, strict=True):
+            if moving:
                 if parameter.grad is None:
                     parameter.grad = torch.zeros_like(parameter)
                 dist.all_reduce(parameter.grad)
