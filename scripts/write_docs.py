@@ -29,6 +29,12 @@ def table(name: str, columns: list[str] | None = None, where: tuple[str, str] | 
     return "\n".join([*body, "", f"`{notes[1]}`; {'; '.join(notes[2:])}. {notes[0]}."])
 
 
+def ablation(name: str) -> str:
+    """A committed ablation table, its headings as bold lines."""
+    text = (ROOT / "benchmarks" / "results" / f"{name}.md").read_text(encoding="utf-8")
+    return re.sub(r"^#+ (.*)$", r"**\1**", text.strip(), flags=re.M)
+
+
 def fill(path: Path, name: str, text: str) -> None:
     """Replace what stands between a pair of marks."""
     page = path.read_text(encoding="utf-8")
@@ -52,6 +58,10 @@ def main() -> None:
         fill(sparse, name, table(name))
     shown = ["documents", "engine", "setting", "recall@10", "cpu ms p50", "p99", "build cpu s", "bytes a posting"]
     fill(sparse, "sparse_search", table("sparse_search", shown, ("queries", "long")))
+    late = ROOT / "docs" / "late.md"
+    for name in ("multivector_search", "maxsim", "rerank"):
+        fill(late, name, table(name))
+    fill(ROOT / "docs" / "cascade.md", "ablation", ablation("cascade_study"))
     subprocess.run([sys.executable, str(ROOT / "scripts" / "plot_scale.py")], check=True)
     if len(sys.argv) > 1:
         report = Path(sys.argv[1]).read_text(encoding="utf-8")

@@ -72,6 +72,8 @@ every = 4
     for part in ("", "-late/1_Dense", "-cross") if kind == "cascade" else ("",):
         one, two = (load_file(tmp_path / f"{name}{part}" / "model.safetensors") for name in ("one", "two"))
         for name in one:
+            if name.endswith(("key.bias", "classifier.bias")):
+                continue  # a softmax does not see them: their gradients are rounding, which Adam blows up to full steps
             torch.testing.assert_close(one[name], two[name], atol=2e-5, rtol=1e-3)
     one = load_file(tmp_path / "one" / "model.safetensors")
     start = load_file(start / "model.safetensors")

@@ -137,8 +137,8 @@ def multi_settings(table: IndexTable) -> MultiVectorSettings:
     """A multi-vector index's settings."""
     from flatcoat.index.multivector import MultiVectorSettings
 
-    given = table.given()
-    return MultiVectorSettings(**(given | {"rescore": None} if given.get("rescore") == 0 else given))
+    given: dict[str, Any] = table.given()
+    return MultiVectorSettings(**{**given, "rescore": None} if given.get("rescore") == 0 else given)
 
 
 def lexical_settings(table: LexicalTable) -> Bm25Settings:

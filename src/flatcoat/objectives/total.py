@@ -13,7 +13,8 @@ from torch import Tensor
 class Evidence:
     """What a batch shows: scores [query, document] by scorer's name, each query's own positive, and what may compete.
 
-    Not a number stands where a scorer said nothing: a cross-encoder scores each query's own candidates. `allowed[i, j]` is false where document j must not count as a negative of query i (a known positive, a repeat).
+    Not a number stands where a scorer said nothing: a cross-encoder scores each query's own candidates. `allowed[i, j]` is
+    false where document j must not count as a negative of query i (a known positive, a repeat).
     """
 
     scores: Mapping[str, Float[Tensor, "q d"]]
