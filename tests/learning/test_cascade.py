@@ -18,6 +18,7 @@ from flatcoat.columns import text_hash
 from flatcoat.data.collection import build_store
 from flatcoat.data.pairs import load_pairs
 from flatcoat.data.toy import toy_sentences
+from flatcoat.errors import FlatcoatError
 from flatcoat.mining.uniform import Uniform
 from flatcoat.models.base import Runtime
 from flatcoat.models.maxsim import maxsim_slowly
@@ -27,7 +28,7 @@ from flatcoat.training.loop import LoopSettings, Training
 from flatcoat.training.processes import Processes
 from flatcoat.training.step import _kept, _observe, gradient, term_norms
 from flatcoat.training.student import Batch
-from flatcoat.training.teacher import CrossTeacher, Ensemble, fitted_scale, standard
+from flatcoat.training.teacher import Ensemble, PairTeacher, fitted_scale, standard
 
 ROWS = toy_sentences()[:6]
 SEVEN = ["nll.cross", "nll.late", "nll.dual", "kl.cross.late", "kl.cross.dual", "kl.late.dual", "att.cross.late"]
@@ -205,6 +206,23 @@ def test_the_candidates_of_a_cross_encoder():
     assert sorted(zip(rows.tolist(), columns.tolist(), strict=True)) == [(i, j) for i in range(3) for j in range(3)]
 
 
+def test_a_candidate_that_stands_twice_is_scored_where_it_competes(tiny):
+    from flatcoat.training.cascade import placed
+
+    keys = torch.tensor([10, 20, 30, 20, 40, 10, 30])  # positives of three queries, then drawn negatives
+    rows, columns = torch.tensor([0, 0, 0, 1, 1, 2]), torch.tensor([0, 3, 4, 1, 5, 2])
+    scores = torch.arange(1.0, 7.0, requires_grad=True)
+    made = placed(scores, rows, columns, keys, torch.tensor([0, 1, 2]))
+    wanted = torch.full((3, 7), torch.nan)
+    wanted[0, 0], wanted[0, 1], wanted[0, 4], wanted[1, 1], wanted[1, 0], wanted[2, 2] = 1, 2, 3, 4, 5, 6
+    torch.testing.assert_close(made, wanted, equal_nan=True)
+    twice = placed(
+        scores, torch.tensor([0, 0, 0, 1, 1, 1]), torch.tensor([0, 1, 3, 1, 0, 5]), keys, torch.tensor([0, 1, 2])
+    )
+    twice[torch.isfinite(twice)].sum().backward()
+    assert scores.grad.tolist() == [1, 1, 0, 1, 1, 0]
+
+
 def test_a_term_s_weight_follows_its_shares():
     weight = weight_of(TermTable(weight=2.0, start=0.2, end=0.8, ramp=0.4), 10)
     assert [weight(step) for step in range(10)] == [0, 0, 0.5, 1.0, 1.5, 2.0, 2.0, 2.0, 0, 0]
@@ -243,7 +261,7 @@ def test_a_killed_cascade_resumes_to_the_same_bits(tiny, toy, tmp_path, at):
     same_when_killed(make, tmp_path, at, ("loss", "loss/kl.late.dual", "loss/reg.document", "gradient_norm"))
 
 
-def test_a_cross_teacher_says_each_thing_once(tiny, toy, tmp_path):
+def test_a_teacher_of_pairs_says_each_thing_once(tiny, toy, tmp_path):
     from flatcoat.models.cross_checkpoint import load_cross
 
     collection = build_store(str(toy), tmp_path / "store")
@@ -251,20 +269,39 @@ def test_a_cross_teacher_says_each_thing_once(tiny, toy, tmp_path):
     asked = []
     score = model.score
     model.score = lambda q, d: asked.append(len(q)) or score(q, d)
-    teacher = CrossTeacher(model, collection, tmp_path / "kept.scores", 2.0)
+    teacher = PairTeacher(model, collection, tmp_path / "kept.scores", 2.0)
     queries, documents = np.array([0, 1]), np.array([3, 4, 3])
-    wanted = np.array([[True, False, True], [False, True, False]])
+    wanted = np.array([[True, False, False], [False, True, False]])
     first = teacher.score(queries, documents, wanted)
-    assert asked == [2] and np.isnan(first).tolist() == (~wanted).tolist() and first[0, 0] == first[0, 2]
+    assert asked == [2] and np.isnan(first).tolist() == [[False, True, False], [True, False, True]]
+    assert first[0, 0] == first[0, 2]  # the same document, where it stands again
     texts = collection.queries.texts(queries), collection.documents.texts(documents)
     assert first[1, 1] == pytest.approx(2 * float(score([texts[0][1]], [texts[1][1]])[0]), abs=1e-5)
     with (tmp_path / "kept.scores").open("ab") as file:
         file.write(b"cut")  # killed while it wrote
-    again = CrossTeacher(model, collection, tmp_path / "kept.scores", 2.0)
+    again = PairTeacher(model, collection, tmp_path / "kept.scores", 2.0)
     np.testing.assert_array_equal(again.score(queries, documents, wanted), first)
     assert asked == [2] and (tmp_path / "kept.scores").stat().st_size == 2 * 20
     both = Ensemble([teacher, again], 3.0).score(queries, documents, wanted)
     np.testing.assert_allclose(both, 3 * standard(first), atol=1e-6)
+
+
+def test_what_a_judge_takes_for_an_answer_is_no_negative(tiny, toy, tmp_path):
+    from flatcoat.app.denoise import refusing
+    from flatcoat.models.cross_checkpoint import load_cross, save_cross
+
+    collection = build_store(str(toy), tmp_path / "store")
+    model = load_cross(str(tiny))
+    save_cross(model, tmp_path / "judge")
+    rows, candidates = np.array([2, 5]), np.arange(6)
+    text = collection.queries.texts(rows)[1]
+    scores = model.score([text] * 6, list(collection.documents.texts(candidates)))
+    middle = float(np.median(scores))
+    above = 1 / (1 + np.exp(-middle))
+    refuse = refusing(str(tmp_path / "judge"), above, collection, rows, Runtime())
+    assert refuse(1, candidates).tolist() == (scores > middle).tolist() and 0 < refuse(1, candidates).sum() < 6
+    with pytest.raises(FlatcoatError, match="want a cross-encoder"):
+        refusing(str(tiny), 0.1, collection, rows, Runtime())
 
 
 def test_a_teacher_s_scale_is_fitted_to_its_being_right():

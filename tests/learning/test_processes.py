@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 from launching import launch
@@ -75,6 +77,13 @@ every = 4
             if name.endswith(("key.bias", "classifier.bias")):
                 continue  # a softmax does not see them: their gradients are rounding, which Adam blows up to full steps
             torch.testing.assert_close(one[name], two[name], atol=2e-5, rtol=1e-3)
+    logs = [
+        [json.loads(line) for line in (tmp_path / f"{name}.training" / "log.jsonl").read_text().splitlines()]
+        for name in ("one", "two")
+    ]
+    for one, two in zip(*logs, strict=True):
+        for name in [key for key in one if key.startswith("loss")]:
+            assert two[name] == pytest.approx(one[name], rel=2e-4, abs=2e-5), name
     one = load_file(tmp_path / "one" / "model.safetensors")
     start = load_file(start / "model.safetensors")
     assert any(not torch.equal(one[name], start[name]) for name in one)

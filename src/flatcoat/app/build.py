@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from pydantic import ValidationError
 
+from flatcoat.app.denoise import refusing
 from flatcoat.app.tables import (
     IndexTable,
     LexicalTable,
@@ -183,19 +184,27 @@ def sampler(
         own = own[~np.isin(own[:, 0] * documents + own[:, 1], answers)]
         return Given(own, len(collection.queries), documents)
     rows, positives = positives_by_query(pairs)
+    refuse = None
+    if table.judge is not None:
+        refuse = refusing(table.judge, table.judge_above, collection, rows, runtime(recipe.runtime))
     if table.kind == "bm25":
-        mined = mine(bm25(), collection.queries.texts(rows), positives, mine_settings(table), keys=pairs.keys)
+        texts = collection.queries.texts(rows)
+        mined = mine(bm25(), texts, positives, mine_settings(table), keys=pairs.keys, refuse=refuse)
         return Given(as_pairs(mined, rows), len(collection.queries), documents)
     if table.kind == "model":
         note(f"negatives mined with {table.model}")
-        return Given(_mined_with(recipe, collection, rows, positives, pairs), len(collection.queries), documents)
+        return Given(
+            _mined_with(recipe, collection, rows, positives, pairs, refuse), len(collection.queries), documents
+        )
     return Periodic(
         rows, positives, documents, mine_settings(table),
-        every=table.every, index=mining_index(recipe.model.kind, table.approximate), keys=pairs.keys, note=note,
+        every=table.every, index=mining_index(recipe.model.kind, table.approximate), keys=pairs.keys, note=note, refuse=refuse,
     )  # fmt: skip
 
 
-def _mined_with(recipe: Recipe, collection: Collection, rows: np.ndarray, positives: Any, pairs: Pairs) -> np.ndarray:
+def _mined_with(
+    recipe: Recipe, collection: Collection, rows: np.ndarray, positives: Any, pairs: Pairs, refuse: Any
+) -> np.ndarray:
     """Negatives that another model finds."""
     from flatcoat.mining.mine import as_pairs, mine
     from flatcoat.models.load import kind_of, load_model
@@ -213,7 +222,8 @@ def _mined_with(recipe: Recipe, collection: Collection, rows: np.ndarray, positi
     encode = ModelEncode(other.to(other.runtime.device), other.runtime, collection, silent)
     vectors = encode.documents()
     index = mining_index(kind, table.approximate)(vectors)
-    found = mine(index, encode.queries(rows), positives, mine_settings(table), vectors=vectors, keys=pairs.keys)
+    asked = encode.queries(rows)
+    found = mine(index, asked, positives, mine_settings(table), vectors=vectors, keys=pairs.keys, refuse=refuse)
     return as_pairs(found, rows)
 
 

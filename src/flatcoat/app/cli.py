@@ -184,6 +184,8 @@ def mine(
     relative: Annotated[float | None, typer.Option(help="Keep scores below this share of the positive's, as 0.95.")] = None,
     max_score: Annotated[float | None, typer.Option(help="Keep scores up to this.")] = None,
     approximate: Annotated[bool, typer.Option(help="Search a scan index in place of exact.")] = False,
+    judge: Annotated[str | None, typer.Option(help="A cross-encoder: what it takes for an answer goes.")] = None,
+    judge_above: Annotated[float, typer.Option(help="The probability above which it does.")] = 0.1,
     precision: Precision = "fp32", device: Device = "auto", quiet: Quiet = False,
 ) -> None:  # fmt: skip
     """Mine hard negatives for a split's queries."""
@@ -200,6 +202,8 @@ def mine(
         relative,
         max_score,
         approximate,
+        judge,
+        judge_above,
         precision,
         device,
         quiet,

@@ -160,17 +160,16 @@ def teacher(recipe: Recipe, collection: Collection, runtime: Any, work: Path) ->
 def _model_teacher(source: str, collection: Collection, runtime: Any, work: Path, scale: float) -> Any:
     from flatcoat.files import digest
     from flatcoat.models.checkpoint import fingerprint
-    from flatcoat.models.cross import CrossModel
     from flatcoat.models.load import load_model
-    from flatcoat.training.teacher import CrossTeacher, ModelTeacher
+    from flatcoat.training.teacher import ModelTeacher, PairTeacher
 
     model: Any = load_model(source)
     model.runtime = runtime
     model.to(runtime.device)
-    if not isinstance(model, CrossModel):
+    if not hasattr(model, "score"):
         return ModelTeacher(model, collection, scale)
     key = digest([fingerprint(source), collection.facts["content"], runtime.precision])[:16]
-    return CrossTeacher(model, collection, work / f"teacher-{key}.scores", scale)
+    return PairTeacher(model, collection, work / f"teacher-{key}.scores", scale)
 
 
 def fit_scale(teacher: Any, batches: Any) -> float:

@@ -236,7 +236,10 @@ class _Run:
         return keys
 
     def _train(self, going: Recipe, earlier: Path | None, collection: Collection) -> None:
-        first = None if self.recipe.before else open_vectors(self.out / "before").vectors
+        made = (
+            self.out / "before"
+        )  # what the first mining may use, where it is of the weights that training begins with
+        first = open_vectors(made).vectors if made.is_dir() and not self.recipe.before else None
         cost = train_model(
             going, collection, self.out / "model", self.out / "training",
             bm25=lambda: open_index(self.out / "index" / "bm25").index,

@@ -122,7 +122,8 @@ class AlsoTable(Table):
 class NegativesTable(Table):
     """Hard negatives a query, besides those of the batch. `periodic` mines with the model in training, `model` once with the dense
     or sparse one that `model` names, `bm25` with words; `given` takes those of `file` (JSONL as
-    `flatcoat mine` writes it, or a TREC run), or the collection's own.
+    `flatcoat mine` writes it, or a TREC run), or the collection's own. What is mined loses what the cross-encoder `judge` gives a
+    probability of more than `judge_above`.
     """
 
     kind: Literal["none", "given", "uniform", "periodic", "bm25", "model"] = "none"
@@ -136,6 +137,8 @@ class NegativesTable(Table):
     every: int | None = Field(default=None, ge=1)
     approximate: bool = False
     model: str | None = None
+    judge: str | None = None
+    judge_above: float = Field(default=0.1, gt=0, lt=1)
 
 
 class LexicalTable(Table):

@@ -213,7 +213,7 @@ def training_inputs(recipe: Recipe, collection: Collection) -> list[object]:
     if recipe.teacher is not None:
         file = recipe.teacher.file
         taught = sha256_of(Path(file)) if file else [fingerprint(source) for source in recipe.teacher.sources]
-    others = [recipe.negatives.model, recipe.cascade.cross if recipe.cascade else None]
+    others = [recipe.negatives.model, recipe.negatives.judge, recipe.cascade.cross if recipe.cascade else None]
     starts = [fingerprint(source) if source else None for source in (recipe.model.start, *others)]
     return [[said[name] for name in names], dev, starts, data, given, taught]
 

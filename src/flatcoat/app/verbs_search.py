@@ -228,7 +228,8 @@ def fuse(runs: list[Path], out: str, by: str, weights: str | None) -> None:
 
 def mine(
     model: str, collection: str, out: str, split: str, first: int, last: int, absolute_margin: float | None,
-    relative: float | None, max_score: float | None, approximate: bool, precision: str, device: str, quiet: bool,
+    relative: float | None, max_score: float | None, approximate: bool, judge: str | None, judge_above: float,
+    precision: str, device: str, quiet: bool,
 ) -> None:  # fmt: skip
     """`flatcoat mine`."""
     from flatcoat.app.build import positives_by_query
@@ -241,7 +242,16 @@ def mine(
     pairs = load_pairs(opened, split)
     rows, positives = positives_by_query(pairs)
     index, queries, vectors = _source(model, opened, rows, last, approximate, precision, device, quiet)
-    mined = dig(index, queries, positives, settings, vectors=vectors, keys=pairs.keys, track=tracker(quiet))
+    refuse = None
+    if judge is not None:
+        from flatcoat.app.denoise import refusing
+        from flatcoat.models.base import Runtime, best_device
+
+        refuse = refusing(judge, judge_above, opened, rows, Runtime(best_device(device), precision))  # pyright: ignore
+    mined = dig(
+        index, queries, positives, settings,
+        vectors=vectors, keys=pairs.keys, refuse=refuse, track=tracker(quiet),
+    )  # fmt: skip
     lines = []
     for row, found, scores in zip(rows.tolist(), mined.rows, mined.scores, strict=True):
         kept = found >= 0

@@ -137,7 +137,7 @@ def _within(scores: np.ndarray, positive: float | None, settings: MineSettings) 
     return fine
 
 
-def as_pairs(mined: Mined, query_rows: Iterable[int]) -> np.ndarray:
+def as_pairs(mined: Mined, query_rows: Iterable[Any]) -> np.ndarray:
     """Mined negatives as int64 [n, 2]: query row, document row."""
     parts = []
     for query, rows in zip(query_rows, mined.rows, strict=True):

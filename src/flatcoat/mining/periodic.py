@@ -13,7 +13,7 @@ import numpy as np
 
 from flatcoat.index.exact import ExactIndex
 from flatcoat.mining.base import Drawn, Encode
-from flatcoat.mining.mine import MineSettings, mine
+from flatcoat.mining.mine import MineSettings, Refuse, mine
 
 
 class Periodic:
@@ -30,10 +30,12 @@ class Periodic:
         index: Callable[[Any], Any] = ExactIndex,
         keys: np.ndarray | None = None,
         note: Callable[[str], None] = lambda _: None,
+        refuse: Refuse | None = None,
     ):
-        """`queries` are the training queries' rows, rising; `index` builds one from the corpus's vectors."""
+        """`queries` are the training queries' rows, rising; `index` builds one from the corpus's vectors; `refuse` is `mine`'s."""
         self.queries, self.positives, self.documents = queries, positives, documents
         self.settings, self.every, self.index, self.keys, self.note = settings, every, index, keys, note
+        self.refuse = refuse
         self.pool = np.full((len(queries), 0), -1, dtype=np.int32)
         self.mined_at = -1
 
@@ -57,7 +59,10 @@ class Periodic:
             return
         vectors = encode.documents()
         asked = encode.queries(self.queries)
-        mined = mine(self.index(vectors), asked, self.positives, self.settings, vectors=vectors, keys=self.keys)
+        mined = mine(
+            self.index(vectors), asked, self.positives, self.settings,
+            vectors=vectors, keys=self.keys, refuse=self.refuse,
+        )  # fmt: skip
         self.pool, self.mined_at = mined.rows.astype(np.int32), step
         empty = int((self.pool < 0).all(1).sum())
         self.note(f"mined negatives after step {step}: {empty} of {len(self.pool)} queries have none of their own")

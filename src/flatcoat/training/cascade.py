@@ -142,9 +142,7 @@ class CascadeStudent:
         if "cross/score" in vectors:
             pairs = self._pairs(marks)
             extra["cross/rows"], extra["cross/columns"] = pairs
-            scores["cross"] = torch.full(may.shape, torch.nan, device=may.device).index_put(
-                pairs, vectors["cross/score"]
-            )
+            scores["cross"] = placed(vectors["cross/score"], *pairs, marks["keys"], target)
         heat = self.settings.temperatures
         scaled = {name: value / heat.get(name.split(".")[0], 1.0) for name, value in scores.items()}
         if "teacher" in marks:
@@ -162,6 +160,23 @@ class CascadeStudent:
             (every * queries + rows).reshape(-1).to(device),
             (every * documents + columns).reshape(-1).to(device),
         )
+
+
+def placed(scores: Tensor, rows: Tensor, columns: Tensor, keys: Tensor, target: Tensor) -> Tensor:
+    """Scores of pairs as [query, document], not a number elsewhere.
+
+    A text that stands in the batch several times competes at its first place alone (`student.allowed`), so that is where its score goes,
+    whoever drew it; a query's own positive stays at its target. Of a query's equal candidates the first counts.
+    """
+    first = (keys[None, :] == keys[:, None]).int().argmax(1)
+    own = columns == target[rows]
+    places = torch.where(own, columns, first[columns])
+    code = rows * len(keys) + places
+    order = torch.argsort(code, stable=True)
+    new = torch.ones_like(code, dtype=torch.bool)
+    new[order[1:]] = code[order[1:]] != code[order[:-1]]
+    out = torch.full((len(target), len(keys)), torch.nan, device=scores.device)
+    return out.index_put((rows[new], places[new]), scores[new])
 
 
 def candidates(queries: int, documents: int, in_batch: int) -> tuple[Tensor, Tensor]:

@@ -1,6 +1,6 @@
 """Teachers: whose scores a student learns from, by rows of a collection.
 
-A dual encoder scores every query of a batch with every document of it; a cross-encoder each query's own candidates, once in its life:
+A dual encoder scores every query of a batch with every document of it; a scorer of pairs each query's own candidates, once in its life:
 what it said is kept on disk; a file says what it says; several together say the mean of what each says on its own scale. Where
 one says nothing stands not a number.
 """
@@ -19,7 +19,7 @@ from flatcoat.data.problems import Problems
 from flatcoat.data.store import Collection
 from flatcoat.errors import FlatcoatError
 from flatcoat.files import atomic_file
-from flatcoat.models.cross import CrossModel
+from flatcoat.models.base import Scorer
 from flatcoat.models.encode_sparse import encode_sparse
 from flatcoat.models.load import Model, encode_texts
 from flatcoat.models.splade import SpladeModel
@@ -53,10 +53,12 @@ class ModelTeacher:
 RECORD = np.dtype([("query", "<i8"), ("document", "<i8"), ("score", "<f4")])
 
 
-class CrossTeacher:
-    """A cross-encoder that does not move. It scores what is wanted; `kept` is a file of what it said, added to as it goes."""
+class PairTeacher:
+    """A cross-encoder, or any scorer of pairs, that does not move. It scores what is wanted, once: `kept` is a file of what it
+    said, added to as it goes.
+    """
 
-    def __init__(self, model: CrossModel, collection: Collection, kept: Path, scale: float = 1.0):
+    def __init__(self, model: Scorer, collection: Collection, kept: Path, scale: float = 1.0):
         self.model, self.collection, self.kept, self.scale = model, collection, kept, scale
         self._known: dict[tuple[int, int], float] = {}
         if kept.is_file():  # a record that was cut off in writing is left out
@@ -68,9 +70,15 @@ class CrossTeacher:
             self._known = {(int(q), int(d)): float(s) for q, d, s in found}
 
     def score(self, queries: np.ndarray, documents: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-        """Scores [query, document] of what is `wanted`, `scale` times the model's; not a number elsewhere."""
+        """Scores [query, document] of what is `wanted`, wherever it stands, `scale` times the model's; not a number elsewhere."""
         out = np.full(wanted.shape, np.nan, np.float32)
-        places = [(i, j, (int(queries[i]), int(documents[j]))) for i, j in np.argwhere(wanted).tolist()]
+        # a document that stands in the batch twice may compete at another place than where it is wanted
+        everywhere = [np.isin(documents, documents[own]) for own in wanted]
+        places = [
+            (i, int(j), (int(queries[i]), int(documents[j])))
+            for i, own in enumerate(everywhere)
+            for j in np.flatnonzero(own)
+        ]
         self._learn(list(dict.fromkeys(pair for _, _, pair in places if pair not in self._known)))
         for i, j, pair in places:
             out[i, j] = self.scale * self._known[pair]
