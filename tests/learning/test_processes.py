@@ -41,7 +41,6 @@ nll.dual = 1.0
 kl.cross.late = 1.0
 kl.late.dual = {{ weight = 1.0, ramp = 0.5 }}
 att.cross.late = 1.0
-reg.query = 0.5
 """
 
 

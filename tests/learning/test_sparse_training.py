@@ -135,7 +135,7 @@ def test_a_models_scores_are_its_own(tiny, tiny_mlm, pairs):
         teacher = ModelTeacher(model, pairs.collection, scale=2.0)
         queries, documents = np.array([1, 0, 1]), np.array([3, 3, 0, 2])
         for _ in range(2):
-            found = teacher.score(queries, documents)
+            found = teacher.score(queries, documents, np.ones((len(queries), len(documents)), bool))
         q = model.encode_queries(pairs.collection.queries.texts(queries))
         d = model.encode_documents(pairs.collection.documents.texts(documents))
         q, d = ((x.vectors if hasattr(x, "vectors") else x.array()) for x in (q, d))
@@ -146,9 +146,11 @@ def test_a_file_teaches(pairs, tmp_path):
     ids, docs = pairs.collection.queries.ids, pairs.collection.documents.ids
     path = tmp_path / "teacher.jsonl"
     path.write_text(json.dumps({"query_id": ids[1], "document_ids": [docs[4], docs[2]], "scores": [1.5, -2]}) + "\n")
-    found = read_teacher(path, pairs.collection, 2.0).score(np.array([0, 1]), np.array([2, 3, 4]))
+    found = read_teacher(path, pairs.collection, 2.0).score(
+        np.array([0, 1]), np.array([2, 3, 4]), np.ones((2, 3), bool)
+    )
     assert np.isnan(found[0]).all() and found[1, [0, 2]].tolist() == [-4.0, 3.0] and np.isnan(found[1, 1])
-    assert isinstance(FileTeacher({}).score(np.array([0]), np.array([1])), np.ndarray)
+    assert isinstance(FileTeacher({}).score(np.array([0]), np.array([1]), np.ones((1, 1), bool)), np.ndarray)
 
 
 @pytest.mark.parametrize(

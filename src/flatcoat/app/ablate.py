@@ -125,6 +125,8 @@ def _without_stage(recipe: Recipe, name: str) -> Variant:
 def nll_alone(recipe: Recipe) -> Recipe:
     """The same model, data, negatives, batches and steps, in every stage, and only the likelihood of what is judged relevant."""
     changed: dict[str, Any] = {"cascade": None, "teacher": None, "loss": LossTable()}
+    if recipe.model.kind != "sparse":
+        changed["sparsity"] = None
     name = f"nll.{recipe.main or recipe.model.kind}"
     if recipe.taught:
         own = recipe.every_term().get(name) or TermTable()

@@ -10,9 +10,13 @@ from flatcoat.app import build
 from flatcoat.app.tables import Recipe, StageTable
 from flatcoat.app.train import train_model, training_inputs
 from flatcoat.data.store import Collection
-from flatcoat.files import write_json
+from flatcoat.files import digest, read_json, remove_folder, write_json
 from flatcoat.records import Track
 
+TRAININGS = (
+    "training",
+    "training-query",
+)  # of the documents' tower, and of the queries' where it has weights of its own
 Stage = Callable[[str, Any, Path, Callable[[], object]], str]
 
 
@@ -32,10 +36,11 @@ def run_before(
         own = folder / table.name
         now = recipe.of_stage(table) if table.task == "rank" else recipe
         inputs = [table.model_dump(), _inputs(now, table, collection), keys]
+        key = digest(inputs)
         make: Callable[[], object] = (
             (lambda now=now, own=own, earlier=earlier: _rank(now, collection, own, earlier, bm25, track, note, allow))
             if table.task == "rank"
-            else (lambda now=now, own=own, table=table: _post_train(now, table, collection, own, track, note))
+            else (lambda now=now, own=own, t=table, k=key: _post_train(now, t, collection, own, k, track, note))
         )
         keys.append(stage(f"before-{table.name}", inputs, own / "model", make))
         recipe = _starting(recipe, str(own / "model"))
@@ -66,8 +71,23 @@ def _rank(
     write_json(own / "cost.json", cost)
 
 
+def _own_checkpoints(own: Path, key: str) -> None:
+    """Remove the checkpoints of a post-training that was made of something else."""
+    said = own / "post-training.json"
+    if not said.is_file() or read_json(said) != key:
+        for name in TRAININGS:
+            remove_folder(own / name)
+        write_json(said, key)
+
+
 def _post_train(
-    recipe: Recipe, table: StageTable, collection: Collection, own: Path, track: Track, note: Callable[[str], None]
+    recipe: Recipe,
+    table: StageTable,
+    collection: Collection,
+    own: Path,
+    key: str,
+    track: Track,
+    note: Callable[[str], None],
 ) -> None:
     from flatcoat.models.load import save_model
     from flatcoat.training.pretrain import PretrainSettings, post_train
@@ -85,7 +105,11 @@ def _post_train(
     texts = collection.documents.texts()
     processes = join_processes()
     towers = [model.document] if model.shared else [model.document, model.query]
-    for name, tower in zip(("training", "training-query"), towers, strict=False):
+    towers = [tower for tower in towers if hasattr(tower, "backbone")]  # a lookup has nothing to post-train
+    if processes.rank == 0:
+        _own_checkpoints(own, key)
+    processes.agree(True)
+    for name, tower in zip(TRAININGS, towers, strict=False):
         found = post_train(tower, texts, settings, own / name, runtime=model.runtime, processes=processes,
                            resume=True, track=track)  # fmt: skip
         note(f"{table.name}: " + ", ".join(f"{key} {value:.4g}" for key, value in found.items()))
@@ -93,3 +117,5 @@ def _post_train(
             write_json(own / f"{name}.json", found)
     if processes.rank == 0:
         save_model(model, own / "model")
+        for name in TRAININGS:
+            remove_folder(own / name / "checkpoints")

@@ -71,16 +71,22 @@ def _load(table: ModelTable) -> Any:
 def model(table: ModelTable, run: RuntimeTable) -> Any:
     """The model where a recipe starts."""
     loaded: Any = _load(table)
+    settle(loaded, table, run)
+    loaded.runtime = runtime(run)
+    return loaded.to(loaded.runtime.device)
+
+
+def settle(loaded: Any, table: ModelTable, run: RuntimeTable) -> None:
+    """Dropout, checkpointing and what is held, as the recipe has them."""
     if table.dropout is not None:
         set_dropout(loaded, table.dropout)
-    for tower in [loaded.tower] if table.kind == "cross" else [loaded.query, loaded.document]:
+    towers = [loaded.tower] if hasattr(loaded, "tower") else [loaded.query, loaded.document]
+    for tower in towers:
         backbone: Any = getattr(tower, "backbone", None)
         if backbone is not None and run.gradient_checkpointing:
             backbone.gradient_checkpointing_enable()
         if backbone is not None and table.freeze != "none":
             freeze(backbone, table.freeze)
-    loaded.runtime = runtime(run)
-    return loaded.to(loaded.runtime.device)
 
 
 def from_options(kind: type[T], values: dict[str, Any], sign: str = "--") -> T:

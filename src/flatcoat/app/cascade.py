@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from flatcoat.app import build
 from flatcoat.app.tables import CascadeTable, Recipe
 from flatcoat.errors import Misuse
+from flatcoat.files import remove_folder
 
 if TYPE_CHECKING:
     from flatcoat.models.colbert import LateModel
@@ -34,7 +35,11 @@ def begin(recipe: Recipe, earlier: Path | None = None) -> Cascade:
     elif kind == "late":
         made = Cascade(None, late=model)
     else:
-        sparse = _sparse_beside(recipe, model) if table.sparse else None
+        if not getattr(model, "shared", True) and (table.late or table.sparse):
+            raise Misuse(
+                "a cascade reads one encoder in several ways; this model's queries have an encoder of their own"
+            )
+        sparse = _sparse_beside(recipe, model, earlier) if table.sparse else None
         late = _late_beside(recipe, model, table, earlier) if table.late else None
         made = Cascade(model, late, _cross_beside(recipe, table, earlier) if table.cross else None, sparse)
         if "att.cross.late" in recipe.every_term():
@@ -52,8 +57,7 @@ def _late_beside(recipe: Recipe, model: Any, table: CascadeTable, earlier: Path 
     if earlier is not None and beside(earlier, "late").is_dir():
         projection = load_late(str(beside(earlier, "late"))).document.projection
     else:
-        wide = table.late_dim is None or table.late_dim == hidden
-        projection = None if wide else new_projection(hidden, table.late_dim)
+        projection = new_projection(hidden, table.late_dim)
     towers = []
     for side in ("query", "document"):
         tower = getattr(model, side)
@@ -71,28 +75,24 @@ def _cross_beside(recipe: Recipe, table: CascadeTable, earlier: Path | None) -> 
     lengths = recipe.model.query_length, recipe.model.document_length
     length = table.cross_length or (sum(lengths) if None not in lengths else None)  # pyright: ignore[reportArgumentType, reportCallIssue]
     loaded = load_cross(source, CrossOverrides(max_length=length, seed=recipe.training.seed))
-    if recipe.model.dropout is not None:
-        build.set_dropout(loaded, recipe.model.dropout)
+    build.settle(loaded, recipe.model.model_copy(update={"freeze": "none"}), recipe.runtime)
     if not table.cross_rate:
         for parameter in loaded.parameters():
             parameter.requires_grad_(False)
     return loaded
 
 
-def _sparse_beside(recipe: Recipe, model: Any) -> Any:
+def _sparse_beside(recipe: Recipe, model: Any, earlier: Path | None) -> Any:
     """Term weights beside a dense model, which then reads the body of their network."""
     from flatcoat.models.splade_checkpoint import SparseOverrides, load_splade
 
-    lengths = {side: getattr(model, side).settings.max_length for side in ("query", "document")}
-    if not model.shared:
-        raise Misuse(
-            "cascade.sparse: the dense model's queries have an encoder of their own; term weights want one for both"
-        )
-    sparse: Any = load_splade(
-        recipe.model.start, SparseOverrides(query_length=lengths["query"], document_length=lengths["document"])
+    one, two = model.query.settings, model.document.settings
+    said = SparseOverrides(
+        query_length=one.max_length, document_length=two.max_length, query_prompt=one.prompt, document_prompt=two.prompt
     )
-    if recipe.model.dropout is not None:
-        build.set_dropout(sparse, recipe.model.dropout)
+    kept = None if earlier is None else beside(earlier, "sparse")
+    sparse: Any = load_splade(str(kept) if kept is not None and kept.is_dir() else recipe.model.start, said)
+    build.settle(sparse, recipe.model, recipe.runtime)
     for tower in (model.query, model.document):
         tower.backbone = sparse.document.backbone.base_model
     return sparse
@@ -134,8 +134,15 @@ def save(made: Cascade, out: Path) -> None:
     from flatcoat.models.load import save_model
 
     main = served(made)
+    save_model(main, out)
     for name in BESIDE:
         other = getattr(made, name)
         if other is not None and other is not main:
             save_model(other, beside(out, name))
-    save_model(main, out)
+
+
+def clear(out: Path) -> None:
+    """Remove what an earlier training left beside a model: it is not of the one to come."""
+    for name in BESIDE:
+        if (beside(out, name) / "modules.json").is_file():
+            remove_folder(beside(out, name))

@@ -125,12 +125,12 @@ def measure_all(
     return Measured(bench.systems, fidelity, fixes, query_ms)
 
 
-def measure_cross(recipe: Recipe, collection: Collection, out: Path, source: str, track: Track) -> Measured:
-    """Re-rank BM25's answers to the test queries with the cross-encoder of a folder."""
+def measure_cross(recipe: Recipe, collection: Collection, out: Path, model: Any, track: Track) -> Measured:
+    """Re-rank BM25's answers to the test queries with a cross-encoder."""
     bench = Bench(recipe, collection, out, track)
     write_qrels(out / "runs" / "test.qrels", bench.qrels)
     lexical = bench.lexical(open_index(out / "index" / "bm25"))
-    add_reranked(bench, recipe, collection, source, lexical, "BM25", track)
+    add_reranked(bench, recipe, collection, model, lexical, "BM25", track)
     _compare(bench, "BM25")
     write_json(out / "runs" / "by-query.json", {name: dict(table) for name, table in bench.tables.items()})
     return Measured(bench.systems, [], [], 0.0)

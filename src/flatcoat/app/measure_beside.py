@@ -36,25 +36,25 @@ def add_beside(bench: Bench, recipe: Recipe, collection: Collection, out: Path, 
             bench.vectors(f"{called}, {index.kind}", index.index, queries, index.bytes / 1e6)
     folder = beside(out / "model", "cross")
     if folder.is_dir():
-        add_reranked(bench, recipe, collection, str(folder), run, "after, exact", track)
+        reader: Any = load_model(str(folder))
+        reader.runtime = build.runtime(recipe.runtime)
+        reader.to(reader.runtime.device)
+        add_reranked(bench, recipe, collection, reader, run, "after, exact", track)
 
 
 def add_reranked(
-    bench: Bench, recipe: Recipe, collection: Collection, source: str, run: Run, of: str, track: Track
+    bench: Bench, recipe: Recipe, collection: Collection, model: Any, run: Run, of: str, track: Track
 ) -> Mapping[str, Ranking]:
-    """The row of a run whose best the cross-encoder of a folder has read again."""
-    from flatcoat.models.load import load_model
+    """The row of a run whose best a cross-encoder has read again."""
     from flatcoat.search.rerank import rerank
 
-    model: Any = load_model(source)
-    model.runtime = build.runtime(recipe.runtime)
     k = recipe.evaluation.rerank
     asked = dict(zip(bench.ids, bench.texts, strict=True))
     row = collection.documents.lookup.row
     text = lambda doc: collection.documents.texts(np.array([row(doc)]))[0]  # noqa: E731
     started = time.perf_counter()
-    made = rerank(run, model.to(model.runtime.device), asked.__getitem__, text, k, track=track)
+    made = rerank(run, model, asked.__getitem__, text, k, track=track)
     ms = (time.perf_counter() - started) * 1e3 / max(1, len(run))
-    megabytes = sum(path.stat().st_size for path in Path(source).rglob("*.safetensors")) / 1e6
+    megabytes = sum(p.numel() * p.element_size() for p in model.parameters()) / 1e6
     bench.add(f"{of}, re-ranked ({k})", made, ms, megabytes)
     return made

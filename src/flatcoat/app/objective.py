@@ -82,7 +82,10 @@ def scale_watch(recipe: Recipe, scorer: str, note: Callable[[str], None]) -> lis
     """What looks at a teacher's scale, where there is a teacher."""
     from flatcoat.training.teacher import ScaleWatch
 
-    return [ScaleWatch(scorer, 1 / recipe.training.temperature, note)] if recipe.teacher else []
+    # scores of terms are divided by their temperature already
+    return (
+        [ScaleWatch(scorer, 1.0 if recipe.taught else 1 / recipe.training.temperature, note)] if recipe.teacher else []
+    )
 
 
 def prepare_sparse(recipe: Recipe, model: SpladeModel, collection: Collection) -> int:
@@ -172,12 +175,38 @@ def _model_teacher(source: str, collection: Collection, runtime: Any, work: Path
     return PairTeacher(model, collection, work / f"teacher-{key}.scores", scale)
 
 
-def fit_scale(teacher: Any, batches: Any) -> float:
-    """The scale at which a teacher is as sure as it is right, on the first batches that training will see; set on the teacher."""
-    from flatcoat.training.teacher import fitted_scale
+def fit_scale(training: Any, work: Path, note: Callable[[str], None]) -> None:
+    """Set the scale at which the teacher is as sure as it is right, on the first batches that training sees.
 
-    found = [(batch.teacher, np.arange(len(batch.queries))) for batch in batches]
-    width = max(scores.shape[1] for scores, _ in found)
-    scores = np.concatenate([np.pad(s, ((0, 0), (0, width - s.shape[1])), constant_values=np.nan) for s, _ in found])
-    teacher.scale = fitted_scale(scores, np.concatenate([target for _, target in found]))
-    return teacher.scale
+    Found once, by the first process, from its share of them; `work` keeps it for a run that is resumed.
+    """
+    from flatcoat.files import read_json, write_json
+    from flatcoat.training.teacher import GRID, fitted_scale
+
+    kept, processes, chosen = work / "teacher-scale.json", training.processes, 0
+    training.teacher.scale = 1.0
+    batches = [training.batch(number) for number in range(FITTED)]  # every process: they gather what they score
+    if processes.rank == 0 and training.step and kept.is_file():
+        chosen = int(read_json(kept))
+    elif processes.rank == 0:
+        found = [(_competing(batch), np.arange(len(batch.queries))) for batch in batches]
+        width = max(scores.shape[1] for scores, _ in found)
+        scores = np.concatenate([
+            np.pad(s, ((0, 0), (0, width - s.shape[1])), constant_values=np.nan) for s, _ in found
+        ])  # fmt: skip
+        chosen = fitted_scale(scores, np.concatenate([target for _, target in found]))
+        write_json(kept, chosen)
+    training.teacher.scale = GRID[processes.most(np.array([chosen]))[0]]
+    note(f"the teacher is as sure as it is right with its scores times {training.teacher.scale:.3g}")
+
+
+def _competing(batch: Any) -> np.ndarray:
+    """The teacher's scores of the first process's share, where documents may compete."""
+    import torch
+
+    from flatcoat.training.student import allowed
+
+    scores = np.array(batch.teacher[:, : len(batch.keys)])
+    known, target = torch.from_numpy(batch.known), torch.arange(len(batch.queries))
+    scores[~allowed(torch.from_numpy(batch.keys), known, target).numpy()] = np.nan
+    return scores

@@ -120,5 +120,7 @@ def show(results: dict[str, Any], where: str) -> None:
             console.print(table)
     for line in (*fix_lines(results), *cost_lines(results)):
         console.print(line, highlight=False, markup=False)
+    if not results["query_ms"]:
+        return  # a cross-encoder re-ranks; there is nothing to ask
     console.print(f"\nAsk it something:\n  .venv/bin/flatcoat search {where} --query \"your question\"",
                   highlight=False, markup=False, soft_wrap=True)  # fmt: skip

@@ -79,7 +79,7 @@ class _Run:
         self._stage("bm25", [corpus, lexical], out / "index" / "bm25", lambda: self._bm25(collection))
         base = self._check_and_describe(collection)
         encodes = recipe.model.kind != "cross"
-        keys = [self._encode("before", base, collection, out / "before")] if encodes else []
+        keys = [self._encode("before", base, collection, out / "before")] if encodes else [self._said(base)]
         if recipe.training.steps:
             bm25 = lambda: open_index(out / "index" / "bm25").index  # noqa: E731
             going, earlier, made = run_before(
@@ -276,10 +276,16 @@ class _Run:
         write_text(self.out / "report.md", markdown(results))
         write_json(self.out / "results.json", results)
 
+    def _said(self, source: str) -> str:
+        """A digest of a model in use, where nothing is encoded with it."""
+        from flatcoat.models.checkpoint import fingerprint
+
+        return digest([fingerprint(source), self.recipe.model.model_dump(), self.recipe.runtime.model_dump()])
+
     def _measure(self, collection: Collection, trained: bool) -> Measured:
         if self.recipe.model.kind == "cross":
             source = str(self.out / "model") if trained else self.recipe.model.start
-            return measure_cross(self.recipe, collection, self.out, source, self.track)
+            return measure_cross(self.recipe, collection, self.out, self._load(source), self.track)
         begun = self.out / "start"
         before = self._load(str(begun) if begun.is_dir() else self.recipe.model.start)
         after = self._load(str(self.out / "model")) if trained else before

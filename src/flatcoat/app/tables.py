@@ -122,8 +122,8 @@ class AlsoTable(Table):
 class NegativesTable(Table):
     """Hard negatives a query, besides those of the batch. `periodic` mines with the model in training, `model` once with the dense
     or sparse one that `model` names, `bm25` with words; `given` takes those of `file` (JSONL as
-    `flatcoat mine` writes it, or a TREC run), or the collection's own. What is mined loses what the cross-encoder `judge` gives a
-    probability of more than `judge_above`.
+    `flatcoat mine` writes it, or a TREC run), or the collection's own. What is mined loses what the cross-encoder `judge`, trained
+    with bce.cross so that its logits are of probabilities, gives one of more than `judge_above`.
     """
 
     kind: Literal["none", "given", "uniform", "periodic", "bm25", "model"] = "none"
@@ -168,7 +168,7 @@ BESIDE = ("late", "sparse")  # indexes of what learns beside a model
 
 class StageTable(Table):
     """A stage of training before the recipe's own: post-training on the documents' text (`mlm`, `retromae`), or `rank`ing, with
-    tables of its own where they differ from the recipe's; what it makes is where the next begins. Post-training takes
+    whole tables of its own or, without one, the recipe's; what it makes is where the next begins. Post-training takes
     from `training` the steps, batch, rate and schedule; `mask` is the share of tokens hidden, `length` the tokens of a text.
     """
 
@@ -278,7 +278,7 @@ class Recipe(Table):
             if here:
                 raise ValueError(message)
         if self.taught:
-            check_terms(list(self.every_term()), self.scorers, self.main)
+            check_terms(self.every_term(), self.scorers, self.main)
             if not any(term.weight for term in self.every_term().values()):
                 raise ValueError("every term weighs 0; give one a weight")
         return self
@@ -319,9 +319,35 @@ class Recipe(Table):
         if len(set(labels)) != len(labels) or {"exact", "bm25", *BESIDE} & set(labels):
             kept = ", ".join(("exact", "bm25", *BESIDE))
             raise ValueError(f"indexes {', '.join(labels)}: each wants its own name, other than {kept}")
+        return self
+
+    @model_validator(mode="after")
+    def _stages(self) -> Recipe:
+        table, kind = self.cascade or CascadeTable(), self.model.kind
         for stage in self.before:
             if stage.task == "rank":
                 self.of_stage(stage)
+            elif kind == "cross" or (kind == "late" and stage.task == "retromae"):
+                raise ValueError(f"{stage.name}: a {kind} model has no vector to post-train by {stage.task}")
+            own = stage.cascade or CascadeTable()
+            for name, used in (("late_dim", own.late and table.late), ("cross", own.cross and table.cross)):
+                one, two = getattr(own, name), getattr(table, name)
+                if used and one != two:
+                    raise ValueError(
+                        f"{stage.name}: cascade.{name} is {one} there and {two} after, which takes up what it made"
+                    )
+        return self
+
+    @model_validator(mode="after")
+    def _in_use(self) -> Recipe:
+        if self.negatives.judge is not None and self.negatives.kind not in ("bm25", "model", "periodic"):
+            raise ValueError(
+                f"negatives.judge looks at what is mined; negatives.kind = {self.negatives.kind} mines nothing"
+            )
+        if self.model.dropout == 0 and any(
+            name.startswith("reg.") and t.weight for name, t in self.every_term().items()
+        ):
+            raise ValueError("reg compares two passes under dropout, and model.dropout is 0: it would always be 0")
         return self
 
     def of_stage(self, stage: StageTable) -> Recipe:
@@ -331,8 +357,12 @@ class Recipe(Table):
                 "cascade": stage.cascade, "terms": stage.terms, "before": (), "also": ()}  # fmt: skip
         if stage.training is not None and "temperature" not in stage.training.model_fields_set:
             said["training"] = said["training"].model_copy(update={"temperature": self.training.temperature})
-        if stage.terms is not None and not any(".teacher." in name for name in stage.terms.terms):
-            said["teacher"] = None
+        own, table = stage.terms.terms if stage.terms else {}, stage.cascade or CascadeTable()
+        if stage.terms is not None or stage.cascade is not None or self.taught:
+            said["loss"] = LossTable()
+            said["teacher"] = self.teacher if any(".teacher." in name for name in own) else None
+        if self.model.kind != "sparse" and not table.sparse:
+            said["sparsity"] = None
         return type(self)(**said)
 
 

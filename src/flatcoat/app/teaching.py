@@ -26,7 +26,7 @@ TAUGHT = ("kl", "margin_mse", "listmle")  # of a teacher's scores and a student'
 class TermTable(Table):
     """One term: its weight; the shares of the run where it begins and ends; the share over which its weight grows from nothing.
 
-    `temperature` divides both scores of a `kl` (absent: 1), and the products of an `att` (absent: 0.1).
+    `temperature` divides the scores of an `nll`, both scores of a `kl` or a `reg` (absent: 1), and the products of an `att` (absent: 0.1).
     """
 
     weight: float = Field(default=1.0, ge=0)
@@ -35,19 +35,25 @@ class TermTable(Table):
     end: float = Field(default=1.0, ge=0, le=1)
     ramp: float = Field(default=0.0, ge=0, le=1)
 
+    @model_validator(mode="after")
+    def _acts(self) -> TermTable:
+        if self.start >= self.end:
+            raise ValueError(f"start {self.start:g} is not before end {self.end:g}: the term would never act")
+        return self
+
 
 class CascadeTable(Table):
     """What learns beside the model: its own token vectors (`late`), its term weights (`sparse`, beside a dense model), and a
     cross-encoder that starts from `cross`.
 
-    `late_dim` is the width of token vectors (absent: the encoder's own states). Scores are divided by `late_temperature` and
-    `cross_temperature`. The cross-encoder scores each query's positive, its drawn negatives, and `in_batch` positives of its
-    neighbours; `cross_length` cuts its pairs; its learning rate is `cross_rate` times the model's, 0 for one that only teaches;
-    `late_rate` is that of a new projection.
+    `late_dim` is the width of token vectors (absent: 128, or the encoder's own where that is less). Scores are divided by
+    `late_temperature` and `cross_temperature`. The cross-encoder scores each query's positive, its drawn negatives, and `in_batch`
+    positives of its neighbours; `cross_length` cuts its pairs; its learning rate is `cross_rate` times the model's, 0 for one
+    that only teaches; `late_rate` is that of a new projection.
     """
 
     late: bool = False
-    late_dim: int | None = Field(default=128, ge=1)
+    late_dim: int | None = Field(default=None, ge=1)
     late_temperature: float = Field(default=1.0, gt=0)
     late_rate: float = Field(default=1.0, ge=0)
     skip_punctuation: bool = False
@@ -87,18 +93,20 @@ class TermsTable(Table):
         return {name: term for name, term in self.terms.items() if term.weight}
 
 
-def check_terms(names: list[str], scorers: set[str], main: str | None) -> None:
-    """Raise ValueError where a term is none, or of a scorer that this recipe has not."""
+def check_terms(terms: Mapping[str, TermTable], scorers: set[str], main: str | None) -> None:
+    """Raise ValueError where a term is none, of a scorer that this recipe has not, or has a temperature that it does not use."""
     known = [f"{kind}.{s}" for kind in ALONE for s in sorted(scorers - {"teacher"})]
     known += [f"{kind}.{t}.{s}" for kind in TAUGHT for t in sorted(scorers) for s in sorted(scorers - {t, "teacher"})]
     if {"late", "cross"} <= scorers:
         known.append("att.cross.late")
     if main in ("dual", "sparse"):
         known += ["reg.query", "reg.document"]
-    for name in names:
+    for name, term in terms.items():
         if name not in known:
-            said = nearest(name, known) or f"; scorers here: {', '.join(sorted(scorers))}"
+            said = f"{nearest(name, known)}; scorers here: {', '.join(sorted(scorers))}"
             raise ValueError(f"{name} is no term of this recipe{said}")
+        if term.temperature is not None and name.split(".")[0] not in ("nll", "kl", "reg", "att"):
+            raise ValueError(f"{name} has no temperature; nll, kl, reg and att do")
 
 
 def paper_terms(scorers: set[str], main: str | None) -> dict[str, TermTable]:

@@ -26,7 +26,7 @@ from flatcoat.records import Track
 
 if TYPE_CHECKING:
     from flatcoat.objectives.total import Term
-    from flatcoat.training.loop import Follower, LoopSettings
+    from flatcoat.training.loop import Follower, LoopSettings, Training
     from flatcoat.training.student import Student
 
 
@@ -71,24 +71,30 @@ def train_model(
         processes=join_processes(),
     )  # fmt: skip
     if recipe.teacher is not None and recipe.teacher.scale == "fit":
-        scale = objective.fit_scale(training.teacher, (training.batch(number) for number in range(objective.FITTED)))
-        note(f"the teacher is as sure as it is right with its scores times {scale:.3g}")
+        training.prepare = lambda: objective.fit_scale(training, work, note)
     processes = training.processes
     resume = processes.agree(_same(work, recipe, collection) if processes.rank == 0 else False)
     if resume and newest(work / "checkpoints"):
         source.first = None  # the vectors of before training are not those of the checkpoint
+    if processes.rank == 0:
+        cascade.clear(out)
     training.run(resume=resume, track=track)
-    if recipe.training.evaluate_every and training.best is not None and processes.rank == 0:
-        from flatcoat.training.state import load_state
+    if processes.rank == 0:
+        _finish(recipe, training, learner, out, note)
+    return _cost(work)
 
-        load_state(work / "best", student.module, training.optimizer)
+
+def _finish(recipe: Recipe, training: Training, learner: _Learner, out: Path, note: Callable[[str], None]) -> None:
+    """Take the best weights, where they were chosen, say what was reached, and save."""
+    from flatcoat.training.state import load_state
+
+    if recipe.training.evaluate_every and training.best is not None:
+        load_state(training.folder / "best", learner.student.module, training.optimizer)
         note(f"kept step {training.best_step}, dev {recipe.training.measure} {training.best:.4f}")
     for name, reached, wanted in training_reached(training.followers):
         note(f"{name}: {reached:.0f} terms a text, {wanted:.0f} wanted")
-    if training.processes.rank == 0:
-        learner.save(out)
-        remove_folder(work / "checkpoints")
-    return _cost(work)
+    learner.save(out)
+    remove_folder(training.folder / "checkpoints")
 
 
 @dataclass(frozen=True)
@@ -208,6 +214,8 @@ def training_inputs(recipe: Recipe, collection: Collection) -> list[object]:
     data = {name: file["sha256"] for name, file in collection.facts["files"].items()}
     given = sha256_of(Path(recipe.negatives.file)) if recipe.negatives.file else None
     dev = [recipe.evaluation.dev_queries, recipe.evaluation.dev_documents]
+    if recipe.model.kind == "cross":
+        dev.append(recipe.evaluation.rerank)  # a checkpoint is chosen by it
     said = recipe.model_dump()
     taught = None
     if recipe.teacher is not None:

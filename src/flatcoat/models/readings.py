@@ -106,6 +106,13 @@ class Cascade(nn.Module):
         self.student, self.late, self.cross, self.sparse = student, late, cross, sparse
         self.runtime = runtime or Runtime()
 
+    def train(self, mode: bool = True) -> Cascade:
+        """Enter or leave training mode; a cross-encoder that does not learn stays out of it, and says the same at every step."""
+        super().train(mode)
+        if self.cross is not None and not any(p.requires_grad for p in self.cross.parameters()):
+            self.cross.train(False)
+        return self
+
     def readers(self) -> tuple[ReadingTower, ReadingTower] | None:
         """The towers of queries and of documents; None where only a cross-encoder learns."""
         if self.student is None and self.late is None:

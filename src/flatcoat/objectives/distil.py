@@ -23,7 +23,8 @@ def margin_mse(
     allowed: Bool[Tensor, "q d"],
 ) -> Float[Tensor, ""]:
     """Squared difference of margins. Queries whose positive the teacher did not score, or scored alone, count nothing."""
-    known = allowed & teacher.isfinite()
+    known = allowed & teacher.isfinite() & scores.isfinite()
+    scores = scores.masked_fill(~known, 0)
     rows = torch.arange(len(target), device=target.device)
     margin = scores[rows, target][:, None] - scores
     wanted = (teacher[rows, target][:, None] - teacher).detach()
@@ -37,13 +38,14 @@ def margin_mse(
 def kl(
     scores: Float[Tensor, "q d"], teacher: Float[Tensor, "q d"], allowed: Bool[Tensor, "q d"], temperature: float = 1.0
 ) -> Float[Tensor, ""]:
-    """Mean divergence of the student from the teacher over queries with at least two documents that it scored.
+    """Mean divergence of the student from the teacher over queries with at least two documents that both scored.
 
     Raises ValueError where temperature is not above 0.
     """
     if not temperature > 0:
         raise ValueError(f"temperature {temperature} is not above 0")
-    known = allowed & teacher.isfinite()
+    known = allowed & teacher.isfinite() & scores.isfinite()
+    scores = scores.masked_fill(~known, 0)
     rows = known.sum(1) > 1
     if not rows.any():
         return scores.sum() * 0

@@ -104,6 +104,7 @@ class Training:
         self.sampler, self.encode, self.evaluate = sampler, encode, evaluate
         self.processes = processes or Processes()
         self.followers, self.teacher = list(followers), teacher
+        self.prepare: Callable[[], object] | None = None  # what is to be done before the first step that is taken
         self.step = 0
         self.best: float | None = None
         self.best_step = 0
@@ -129,6 +130,8 @@ class Training:
         log = Log(self.folder, self.step, tensorboard=self.settings.tensorboard) if self.processes.rank == 0 else None
         if self.step == 0:
             self._follow()
+        if self.prepare is not None:
+            self.prepare()
         self.student.module.train()
         try:
             for _ in track(range(self.step, self.settings.steps), self.settings.steps - self.step, "train"):

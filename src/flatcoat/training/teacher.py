@@ -99,15 +99,18 @@ class PairTeacher:
 
 
 class Ensemble:
-    """Several teachers as one: each one's scores of a query brought to mean 0 and deviation 1, then the mean of those that speak."""
+    """Several teachers as one: over the documents that all of them score, each one's scores of a query are brought to mean 0 and
+    deviation 1; then their mean. With a scorer of pairs among them those are each query's own candidates.
+    """
 
     def __init__(self, teachers: Sequence[Any], scale: float = 1.0):
         self.teachers, self.scale = teachers, scale
 
     def score(self, queries: np.ndarray, documents: np.ndarray, wanted: np.ndarray) -> np.ndarray:
         """Scores [query, document]; not a number where a teacher says nothing."""
-        given = np.stack([standard(teacher.score(queries, documents, wanted)) for teacher in self.teachers])
-        return np.float32(self.scale) * given.mean(0)
+        given = np.stack([teacher.score(queries, documents, wanted) for teacher in self.teachers])
+        together = np.isfinite(given).all(0)
+        return np.float32(self.scale) * np.mean([standard(np.where(together, own, np.nan)) for own in given], axis=0)
 
 
 def standard(scores: np.ndarray) -> np.ndarray:
@@ -119,25 +122,26 @@ def standard(scores: np.ndarray) -> np.ndarray:
     return np.where(there, centred / np.where(spread > 0, spread, 1), np.nan).astype(np.float32)
 
 
-def fitted_scale(
-    scores: np.ndarray, target: np.ndarray, grid: Sequence[float] = tuple(np.geomspace(0.05, 50, 61))
-) -> float:
-    """The number to multiply a teacher's scores [query, document] by, so that its softmax is as sure as it is right.
+GRID = tuple(np.geomspace(0.05, 50, 61).tolist())
 
-    The least mean −log P(d⁺) over a grid (temperature scaling: Guo et al. 2017, arXiv 1706.04599). Raises ValueError where no
-    query has its positive and another document scored.
+
+def fitted_scale(scores: np.ndarray, target: np.ndarray) -> int:
+    """Which number of GRID to multiply a teacher's scores [query, document] by, so that its softmax is as sure as it is right.
+
+    The least mean −log P(d⁺) (temperature scaling: Guo et al. 2017, arXiv 1706.04599). Raises ValueError where no query has its
+    positive and another document scored.
     """
     rows = np.isfinite(scores[np.arange(len(target)), target]) & (np.isfinite(scores).sum(1) > 1)
     if not rows.any():
         raise ValueError("no query whose positive and another document are scored: there is nothing to fit")
     given, own = np.where(np.isfinite(scores), scores, -np.inf)[rows].astype(np.float64), target[rows]
 
-    def loss(scale: float) -> float:
-        scaled = given * scale
+    def loss(place: int) -> float:
+        scaled = given * GRID[place]
         top = scaled.max(1)
         return float(np.mean(np.log(np.exp(scaled - top[:, None]).sum(1)) + top - scaled[np.arange(len(own)), own]))
 
-    return float(min(grid, key=loss))
+    return min(range(len(GRID)), key=loss)
 
 
 class FileTeacher:
@@ -205,14 +209,14 @@ class ScaleWatch:
         if step or "teacher" not in evidence.scores:
             return {}
         given = evidence.scores["teacher"].detach()
-        known = given.isfinite() & evidence.allowed
+        own = self.scale * evidence.scores[self.scorer].detach()
+        known = given.isfinite() & own.isfinite() & evidence.allowed
         rows = known.sum(1) > 1
         if not rows.any():
             self.note(
                 "the teacher scored fewer than two documents of every query of the first batch: it teaches nothing"
             )
             return {}
-        own = self.scale * evidence.scores[self.scorer].detach()
         spread = [
             torch.stack([s[k].std() for s, k in zip(x[rows], known[rows], strict=True)]).mean() for x in (given, own)
         ]
