@@ -486,7 +486,7 @@ STAGE = '[[before]]\nname = "s"\n[before.cascade]\nlate = true\nlate_dim = 8\ncr
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("[terms]\nkl.late.dual = 1.0\n", "no term of this recipe; scorers here: dual"),
+        ("[terms]\nkl.late.dual = 1.0\n", "scorers here: dual"),
         ("[cascade]\nlate = true\n[terms]\nnll.lat = 1.0\n", "nll.late"),
         ("[cascade]\nlate = true\n[terms]\nnll.dual = 0.0\n", "every term weighs 0"),
         ("[cascade]\nlate = true\n[loss]\nkl = 1.0\n", "loss is of one scorer alone"),
