@@ -118,7 +118,7 @@ def _worker(rank, world, folder, rows, port, queue):
         outcome = gradient(s, own, [nll("dual", 0.1)], 0, processes=processes, cached=cached)
         parameters = [p for p in s.module.parameters() if p.requires_grad]
         processes.add_gradients(parameters)
-        norm = torch.linalg.vector_norm(torch.stack([p.grad.norm() for p in parameters]))
+        norm = torch.linalg.vector_norm(torch.stack([p.grad.norm() for p in parameters if p.grad is not None]))
         queue.put((rank, cached, outcome.loss, norm.item(), parameters[0].grad.sum().item(), outcome.negatives))
     dist.destroy_process_group()
 
