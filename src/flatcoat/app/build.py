@@ -293,12 +293,12 @@ class ModelEncode:
         texts = self.collection.queries.texts(rows)
         return encode_texts(self.model.query, texts, self.run, track=self.track, label="encode queries")
 
-    def documents(self) -> Any:
-        """Vectors of the corpus, or its term weights; the first time, those that were made before training began."""
+    def documents(self, rows: np.ndarray | None = None) -> Any:
+        """Vectors of these documents, or of the corpus; the first time, those of it that were made before training began."""
         from flatcoat.models.load import encode_texts
 
-        if self.first is not None:
+        if rows is None and self.first is not None:
             vectors, self.first = self.first, None
             return vectors
-        texts = self.collection.documents.texts()
+        texts = self.collection.documents.texts(rows)
         return encode_texts(self.model.document, texts, self.run, track=self.track, label="encode to mine")

@@ -24,8 +24,8 @@ class Encode(Protocol):
         """Vectors [query, dim] of query rows, or their term weights."""
         ...
 
-    def documents(self) -> Any:
-        """Vectors [document, dim] of the whole corpus, or its term weights."""
+    def documents(self, rows: np.ndarray | None = None) -> Any:
+        """Vectors [document, dim] of these document rows, or of the whole corpus; or their term weights."""
         ...
 
 

@@ -18,9 +18,10 @@ class FixedEncode:
         """Vectors of query rows."""
         return unit(QUERIES, 16, seed=5)[rows]
 
-    def documents(self) -> np.ndarray:
-        """Vectors of the corpus."""
-        return unit(DOCUMENTS, 16, seed=6)
+    def documents(self, rows: np.ndarray | None = None) -> np.ndarray:
+        """Vectors of these documents, or of the corpus."""
+        vectors = unit(DOCUMENTS, 16, seed=6)
+        return vectors if rows is None else vectors[rows]
 
 
 class SamplerContract:

@@ -1,0 +1,191 @@
+"""A stable-greedy tree that changes: targets come, go and move, one at a time or all at once as a model is trained.
+
+Two ways after all vectors have moved:
+
+* `repair` looks at every kid. What its parent no longer covers, or stands too near to a sibling, comes loose with all that hangs at it and is
+  hung anew from the root; the rest stays. Bounds are then measured exactly.
+* `rebuild` is Algorithm 3 of Monath et al. 2023 with drift δ, a bound on the change of any distance (Proposition 6: 4wηβLM): from the
+  root down, a stretch whose farthest kid may now be beyond its radius (MAXD + δ > b^ℓ) or whose kids may be too near (MIND − δ < b^(ℓ−1))
+  is built anew where it lies; where both hold its kids are asked in turn. (The paper's MAXD is of descendants; the law is of kids.)
+
+Either gives a tree that keeps the three laws, so whatever draws from it by its bounds draws from the same distribution as from one built anew.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+
+from flatcoat.errors import Misuse
+from flatcoat.mining.sg_tree import Arrays, SGTree
+
+
+@dataclass(frozen=True)
+class Followed:
+    """What following cost: points hung anew, of how many."""
+
+    moved: int
+    points: int
+
+
+class _Lists:
+    """A forest as lists by row, to be changed."""
+
+    def __init__(self, tree: SGTree):
+        from flatcoat.mining.sg_edit import lists
+
+        rows, a = len(tree.vectors), tree.arrays
+        self.levels = np.empty(rows, np.int16)
+        self.parents, self.first, self.following = (np.empty(rows, np.int32) for _ in range(3))
+        lists(a.order, a.level, a.parent, a.prev, a.last, self.levels, self.parents, self.first, self.following)
+        self.roots = a.order[a.roots].tolist()
+
+    @property
+    def every(self) -> tuple[np.ndarray, ...]:
+        return self.levels, self.parents, self.first, self.following
+
+
+def _hang(tree: SGTree, lists: _Lists, rows: np.ndarray, root: int) -> int:
+    """Hang rows, with what hangs at them, below a root: the first of them first."""
+    from flatcoat.mining.sg_edit import insert
+
+    if not len(rows):
+        return 0
+    return insert(tree.vectors, rows[::-1].astype(np.int32), len(rows), root, tree.top - 1, tree.cosines, *lists.every)
+
+
+def _lay(tree: SGTree, lists: _Lists, count: int) -> None:
+    """Positions of the lists, and their bounds."""
+    from flatcoat.mining.sg_edit import lay
+
+    sizes = [0]
+    arrays = Arrays.blank(np.zeros(count, np.int32), np.zeros(len(lists.roots) + 1, np.int64), tree.top)
+    for root in lists.roots:
+        sizes.append(
+            lay(root, lists.levels, lists.first, lists.following, arrays.order, arrays.level, arrays.parent, arrays.size, sizes[-1])
+        )  # fmt: skip
+    arrays.roots[:] = sizes[:-1]
+    tree.arrays = arrays
+    tree._chain()
+    measure(tree)
+
+
+def measure(tree: SGTree) -> None:
+    """Every bound anew, exactly, for the vectors as they are."""
+    from flatcoat.mining.sg_edit import farthest, nearest
+
+    a = tree.arrays
+
+    def one(bounds: tuple[int, int]) -> None:
+        farthest(tree.vectors, a.order, a.level, a.parent, a.prev, a.last, a.reach, *bounds)
+        nearest(tree.vectors, a.order, a.level, a.parent, a.prev, a.gap, *bounds)
+
+    tree._each(one, a.bounds())
+
+
+def insert(tree: SGTree, rows: np.ndarray) -> None:
+    """Hang rows of `tree.vectors` that are not yet in it; each goes to the tree of fewest points. Raises Misuse for one that is."""
+    rows, lists, a = np.unique(rows), _Lists(tree), tree.arrays
+    if rows.size and (rows[0] < 0 or rows[-1] >= len(tree.vectors)):
+        raise Misuse(f"rows {rows[0]} to {rows[-1]} are not all of the {len(tree.vectors)} vectors")
+    if (lists.levels[rows] >= 0).any():
+        raise Misuse(f"row {rows[lists.levels[rows] >= 0][0]} is in the tree already; move it")
+    sizes = np.array([hi - lo for lo, hi in a.bounds()])
+    for own in rows.tolist():
+        least = int(sizes.argmin())
+        _hang(tree, lists, np.array([own]), lists.roots[least])
+        sizes[least] += 1
+    _lay(tree, lists, len(a.order) + len(rows))
+
+
+def remove(tree: SGTree, rows: np.ndarray) -> None:
+    """Take rows out. Raises Misuse for one that is not in it, or where nothing would be left."""
+    rows, lists = np.unique(rows), _Lists(tree)
+    absent = rows[(rows < 0) | (rows >= len(tree.vectors))]
+    absent = absent if absent.size else rows[lists.levels[rows] < 0]
+    if absent.size:
+        raise Misuse(f"row {absent[0]} is not in the tree")
+    if len(rows) == len(tree):
+        raise Misuse("a tree of no points is none; keep one")
+    for own in rows.tolist():
+        _take(tree, lists, own)
+    _lay(tree, lists, len(tree) - len(rows))
+
+
+def _take(tree: SGTree, lists: _Lists, own: int) -> None:
+    """Take one point out; what hung at it is hung anew."""
+    from flatcoat.mining.sg_edit import unhang
+
+    kids = []
+    while (kid := int(lists.first[own])) >= 0:
+        unhang(kid, lists.parents, lists.first, lists.following)
+        kids.append(kid)
+    root = own
+    while lists.parents[root] >= 0:
+        root = int(lists.parents[root])
+    if root == own:
+        at = lists.roots.index(own)
+        lists.levels[own] = -1
+        if not kids:
+            del lists.roots[at]
+            return
+        root = kids.pop(0)
+        lists.levels[root], lists.roots[at] = tree.top, root
+    else:
+        unhang(own, lists.parents, lists.first, lists.following)
+        lists.levels[own] = -1
+    _hang(tree, lists, np.array(kids, dtype=np.int32), root)
+
+
+def move(tree: SGTree, rows: np.ndarray, vectors: np.ndarray) -> None:
+    """Give rows new vectors (written into `tree.vectors`) and hang them anew."""
+    rows = np.asarray(rows)
+    if len(np.unique(rows)) == len(tree):
+        tree.vectors[rows] = vectors
+        repair(tree, tree.vectors)
+        return
+    remove(tree, rows)
+    tree.vectors[rows] = vectors
+    insert(tree, rows)
+
+
+def repair(tree: SGTree, vectors: np.ndarray) -> Followed:
+    """Follow vectors that have all moved a little; only what breaks a law is hung anew."""
+    from flatcoat.mining.sg_edit import loosen
+
+    tree.vectors = vectors
+    lists, a = _Lists(tree), tree.arrays
+    loose, counts, done = np.empty(len(tree), np.int32), np.zeros(len(a.roots), np.int64), np.zeros(len(a.roots), np.int64)
+
+    def one(at: int) -> None:
+        lo, hi = a.bounds()[at]
+        counts[at] = loosen(vectors, a.order, lo, hi, tree.cosines, *lists.every, loose[lo:hi])
+        done[at] = _hang(tree, lists, loose[lo : lo + counts[at]], lists.roots[at])
+
+    tree._each(one, range(len(a.roots)))
+    _lay(tree, lists, len(tree))
+    return Followed(int(done.sum()), len(tree))
+
+
+def rebuild(tree: SGTree, vectors: np.ndarray, drift: float) -> Followed:
+    """Follow vectors by Algorithm 3; `drift` bounds the change of any distance. Raises Misuse where it is below 0."""
+    from flatcoat.mining.sg_edit import broken, farthest_kids
+
+    if not drift >= 0:
+        raise Misuse(f"drift {drift}: a bound on the change of distances is 0 or more")
+    a, found = tree.arrays, []
+    widest = np.ones(len(tree), np.float32)
+
+    def one(bounds: tuple[int, int]) -> np.ndarray:
+        farthest_kids(tree.vectors, a.order, a.level, a.parent, a.prev, a.last, widest, *bounds)
+        return broken(a.level, a.prev, a.last, a.size, widest, a.gap, tree.radii, drift, *bounds)
+
+    with ThreadPoolExecutor(tree.threads) as pool:
+        found = [tuple(stretch) for part in pool.map(one, a.bounds()) for stretch in part.tolist()]
+    tree.vectors = vectors
+    tree.grow(found)
+    tree._chain()
+    measure(tree)
+    return Followed(sum(hi - lo - 1 for lo, hi, _ in found), len(tree))
