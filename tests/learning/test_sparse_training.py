@@ -9,7 +9,8 @@ import pytest
 import torch
 from test_training import bits, same_when_killed
 
-from flatcoat.app.build import ModelEncode, freeze, mining_index, positives_by_query
+from flatcoat.app.build import ModelEncode, freeze
+from flatcoat.app.samplers import mining_index, positives_by_query
 from flatcoat.data.collection import build_store
 from flatcoat.data.pairs import load_pairs
 from flatcoat.errors import FlatcoatError

@@ -7,7 +7,8 @@ import json
 import pytest
 import torch
 
-from flatcoat.app.build import ModelEncode, positives_by_query
+from flatcoat.app.build import ModelEncode
+from flatcoat.app.samplers import positives_by_query
 from flatcoat.data.collection import build_store
 from flatcoat.data.pairs import load_pairs
 from flatcoat.errors import FlatcoatError, Misuse

@@ -191,7 +191,7 @@ def run_ablation(
     out = out.resolve()
     with only_writer(out):
         _claim(out, chosen[0].recipe)
-        runner = _Runner(chosen[0].recipe, out, track, note, allow)
+        runner = Runner(chosen[0].recipe, out, track, note, allow)
         runner.prepare()
         records: dict[str, list[dict[str, Any]]] = {variant.name: [] for variant in chosen}
         for number in range(seeds):
@@ -211,7 +211,7 @@ def _claim(out: Path, recipe: Recipe) -> None:
     write_text(out / MARK, format_recipe(recipe))
 
 
-class _Runner:
+class Runner:
     """What trains and measures a variant, over one collection and its BM25."""
 
     def __init__(self, recipe: Recipe, out: Path, track: Track, note: Callable[[str], None], allow: tuple[str, ...]):

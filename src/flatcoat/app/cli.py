@@ -186,28 +186,20 @@ def mine(
     approximate: Annotated[bool, typer.Option(help="Search a scan index in place of exact.")] = False,
     judge: Annotated[str | None, typer.Option(help="A cross-encoder: what it takes for an answer goes.")] = None,
     judge_above: Annotated[float, typer.Option(help="The probability above which it does.")] = 0.1,
-    precision: Precision = "fp32", device: Device = "auto", quiet: Quiet = False,
+    kind: Annotated[str, typer.Option(help="list, or draw as training does: stochastic, cache, exhaustive, dynnibal.")] = "list",
+    per_query: Annotated[int, typer.Option(help="Draws a query, where they are drawn.")] = 10,
+    seed: Annotated[int, typer.Option(help="Of the draws.")] = 0,
+    changes: Changes = None, precision: Precision = "fp32", device: Device = "auto", quiet: Quiet = False,
 ) -> None:  # fmt: skip
-    """Mine hard negatives for a split's queries."""
-    from flatcoat.app.verbs_search import mine as verb
+    """Mine hard negatives for a split's queries. Where they are drawn, --set takes the recipe's keys, as in --set dynnibal.method=best,
+    and beta, the inverse temperature (20).
+    """
+    from flatcoat.app.verbs_mine import mine as verb
 
     verb(
-        model,
-        collection,
-        out,
-        split,
-        first,
-        last,
-        absolute_margin,
-        relative,
-        max_score,
-        approximate,
-        judge,
-        judge_above,
-        precision,
-        device,
-        quiet,
-    )
+        model, collection, out, split, first, last, absolute_margin, relative, max_score, approximate, judge, judge_above, kind,
+        per_query, seed, changes, precision, device, quiet,
+    )  # fmt: skip
 
 
 @app.command()

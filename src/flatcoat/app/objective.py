@@ -24,13 +24,13 @@ FITTED = 8  # batches that a teacher's scale is fitted on
 
 def ranking_terms(recipe: Recipe, scorer: str) -> list[Term]:
     """The ranking part of the loss."""
-    from flatcoat.objectives.contrastive import nll
+    from flatcoat.objectives.contrastive import nll, nll_corrected
     from flatcoat.objectives.distil import distil_kl, distil_margin
 
     loss, scale = recipe.loss, 1 / recipe.training.temperature  # the student's scores as its own softmax has them
     made: list[Term] = []
     if loss.contrastive:
-        made.append(nll(scorer, recipe.training.temperature, loss.contrastive))
+        made.append((nll_corrected if loss.corrected else nll)(scorer, recipe.training.temperature, loss.contrastive))
     if loss.margin_mse:
         made.append(distil_margin(scorer, "teacher", loss.margin_mse, scale))
     if loss.kl:

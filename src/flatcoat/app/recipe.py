@@ -25,7 +25,7 @@ def load_recipe(path: Path, changes: list[str] | None = None) -> Recipe:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, IsADirectoryError) as error:
         raise Misuse(f"{path}: not valid TOML ({error})") from error
     for change in changes or []:
-        _apply(values, change)
+        apply_change(values, change)
     for other in values.get("also", ()) if isinstance(values.get("also"), list) else ():
         if isinstance(other, dict) and isinstance(other.get("recipe"), str):
             other["recipe"] = str(
@@ -62,7 +62,8 @@ def _keys_at(loc: tuple[int | str, ...]) -> list[str]:
     return list(model.model_fields) + (["scale"] if model is TrainingTable else [])
 
 
-def _apply(values: dict[str, Any], change: str) -> None:
+def apply_change(values: dict[str, Any], change: str) -> None:
+    """Put `table.key=value` into tables. Raises Misuse where it is none."""
     key, equals, text = change.partition("=")
     if not equals or not key.strip():
         raise Misuse(f"--set {change}: want KEY=VALUE, as in training.steps=100")

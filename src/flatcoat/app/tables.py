@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from flatcoat.app.model_tables import DEFAULT_INDEX, INDEXES, KINDS, IndexTable, ModelTable, SparsityTable
+from flatcoat.app.negative_tables import NegativesTable
 from flatcoat.app.table import Table
 from flatcoat.app.teaching import CascadeTable, TermsTable, TermTable, check_terms, paper_terms
 
@@ -72,10 +73,12 @@ class TrainingTable(Table):
 
 class LossTable(Table):
     """What training minimises: the weights of its parts. `margin_mse` and `kl` want a teacher; `kl` divides both models'
-    scores by `kl_temperature`.
+    scores by `kl_temperature`. `corrected` makes the contrastive part an estimate of the softmax over all documents: of each query's
+    own draws alone, each by the probability it was drawn with.
     """
 
     contrastive: float = Field(default=1.0, ge=0)
+    corrected: bool = False
     margin_mse: float = Field(default=0.0, ge=0)
     kl: float = Field(default=0.0, ge=0)
     kl_temperature: float = Field(default=1.0, gt=0)
@@ -117,28 +120,6 @@ class AlsoTable(Table):
 
     name: str = Field(pattern=r"^\w[\w.\-]*$")
     recipe: str
-
-
-class NegativesTable(Table):
-    """Hard negatives a query, besides those of the batch. `periodic` mines with the model in training, `model` once with the dense
-    or sparse one that `model` names, `bm25` with words; `given` takes those of `file` (JSONL as
-    `flatcoat mine` writes it, or a TREC run), or the collection's own. What is mined loses what the cross-encoder `judge`, trained
-    with bce.cross so that its logits are of probabilities, gives one of more than `judge_above`.
-    """
-
-    kind: Literal["none", "given", "uniform", "periodic", "bm25", "model"] = "none"
-    file: str | None = None
-    per_query: int = Field(default=1, ge=1)
-    first: int = Field(default=1, ge=1)
-    last: int = Field(default=50, ge=1)
-    absolute_margin: float | None = None
-    relative: float | None = None
-    max_score: float | None = None
-    every: int | None = Field(default=None, ge=1)
-    approximate: bool = False
-    model: str | None = None
-    judge: str | None = None
-    judge_above: float = Field(default=0.1, gt=0, lt=1)
 
 
 class LexicalTable(Table):
@@ -340,6 +321,11 @@ class Recipe(Table):
 
     @model_validator(mode="after")
     def _in_use(self) -> Recipe:
+        if self.loss.corrected and not self.negatives.has_log_q:
+            raise ValueError(
+                "loss.corrected wants draws from all documents whose probability is known: negatives.kind uniform, dynnibal with "
+                "method mh or rejection, or exhaustive with choose = softmax"
+            )
         if self.negatives.judge is not None and self.negatives.kind not in ("bm25", "model", "periodic"):
             raise ValueError(
                 f"negatives.judge looks at what is mined; negatives.kind = {self.negatives.kind} mines nothing"

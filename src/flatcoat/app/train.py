@@ -11,6 +11,7 @@ import numpy as np
 
 from flatcoat.app import build, cascade, objective
 from flatcoat.app.family import as_queries, exact_index
+from flatcoat.app.samplers import sampler
 from flatcoat.app.tables import Recipe
 from flatcoat.app.terms import taught_terms
 from flatcoat.checks.base import enforce
@@ -63,10 +64,11 @@ def train_model(
     learner = _learner(recipe, collection, earlier, note)
     model, encoding = learner.model, build.runtime(recipe.runtime)
     student, terms, followers = learner.student, learner.terms, learner.followers
-    source = build.ModelEncode(model, encoding, collection, track, first)
+    # vectors of before training serve what is asked before its first step, and nothing later
+    source = build.ModelEncode(model, encoding, collection, track, None if recipe.negatives.warmup else first)
     training = Training(
         student, pairs, terms, settings, work, followers=followers, teacher=objective.teacher(recipe, collection, encoding, work),
-        sampler=build.sampler(recipe, collection, used_pairs(pairs, settings), bm25, note), encode=source,
+        sampler=sampler(recipe, collection, used_pairs(pairs, settings), bm25, note, source), encode=source,
         evaluate=_dev(recipe, collection, model, encoding, bm25) if recipe.training.evaluate_every else None,
         processes=join_processes(),
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""The verbs that search: search, fuse, mine."""
+"""The verbs that search: search, fuse."""
 
 from __future__ import annotations
 
@@ -7,9 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from flatcoat.app.progress import say, tracker
+from flatcoat.app.progress import tracker
 from flatcoat.checks.base import enforce
 from flatcoat.checks.belongs import belongs, same_vocabulary
 from flatcoat.checks.belongs import precision as check_precision
@@ -17,7 +15,7 @@ from flatcoat.data.collection import open_collection
 from flatcoat.data.store import Collection
 from flatcoat.data.trec import format_run, read_run, write_run
 from flatcoat.errors import FlatcoatError, Misuse
-from flatcoat.files import read_json, write_text
+from flatcoat.files import read_json
 from flatcoat.index.store import SPARSE_KINDS, IndexFolder, open_index
 from flatcoat.records import Run
 from flatcoat.search.engine import named, search_texts
@@ -224,104 +222,3 @@ def fuse(runs: list[Path], out: str, by: str, weights: str | None) -> None:
     except ValueError as error:
         raise Misuse(f"--weights {weights}: want numbers split by commas") from error
     _give(ways[by]([read_run(path) for path in runs], numbers), out, f"flatcoat-fuse-{by}")
-
-
-def mine(
-    model: str, collection: str, out: str, split: str, first: int, last: int, absolute_margin: float | None,
-    relative: float | None, max_score: float | None, approximate: bool, judge: str | None, judge_above: float,
-    precision: str, device: str, quiet: bool,
-) -> None:  # fmt: skip
-    """`flatcoat mine`."""
-    from flatcoat.app.build import positives_by_query
-    from flatcoat.data.pairs import load_pairs
-    from flatcoat.mining.mine import MineSettings
-    from flatcoat.mining.mine import mine as dig
-
-    settings = MineSettings(first, last, absolute_margin, relative, max_score)
-    opened = open_collection(collection)
-    pairs = load_pairs(opened, split)
-    rows, positives = positives_by_query(pairs)
-    index, queries, vectors = _source(model, opened, rows, last, approximate, precision, device, quiet)
-    refuse = None
-    if judge is not None:
-        from flatcoat.app.denoise import refusing
-        from flatcoat.models.base import Runtime, best_device
-
-        refuse = refusing(judge, judge_above, opened, rows, Runtime(best_device(device), precision))  # pyright: ignore
-    mined = dig(
-        index, queries, positives, settings,
-        vectors=vectors, keys=pairs.keys, refuse=refuse, track=tracker(quiet),
-    )  # fmt: skip
-    lines = []
-    for row, found, scores in zip(rows.tolist(), mined.rows, mined.scores, strict=True):
-        kept = found >= 0
-        record = {
-            "query_id": opened.queries.ids[row],
-            "negatives": [opened.documents.ids[int(d)] for d in found[kept]],
-            "scores": [round(float(s), 6) for s in scores[kept]],
-        }
-        lines.append(json.dumps(record, ensure_ascii=False) + "\n")
-    if out == "-":
-        sys.stdout.write("".join(lines))
-    else:
-        write_text(Path(out), "".join(lines))
-    empty = int((mined.rows < 0).all(1).sum())
-    say(f"{int((mined.rows >= 0).sum())} negatives for {len(rows)} queries; {empty} queries have none", quiet)
-
-
-def _source(
-    model: str,
-    opened: Collection,
-    rows: np.ndarray,
-    last: int,
-    approximate: bool,
-    precision: str,
-    device: str,
-    quiet: bool,
-) -> tuple[Any, Any, Any]:
-    """What mines: an index, its queries, and the corpus's vectors where there are any."""
-    from flatcoat.app.build import mining_index
-    from flatcoat.index.bm25 import Bm25Index
-
-    texts = opened.queries.texts(rows)
-    if model == "bm25":
-        return Bm25Index.build(opened.documents.texts()), texts, None
-    if model.endswith((".trec", ".run", ".txt", ".tsv")):
-        return _RunIndex(read_run(Path(model)), opened), [opened.queries.ids[int(row)] for row in rows], None
-    from flatcoat.models.base import Runtime, best_device
-    from flatcoat.models.load import encode_texts, load_model
-    from flatcoat.representations import MultiVector, Sparse
-
-    if precision not in ("fp32", "bf16"):
-        raise Misuse(f"--precision {precision}: want fp32 or bf16")
-    loaded: Any = load_model(model)
-    if not hasattr(loaded, "document"):
-        raise Misuse(f"{model}: a cross-encoder cannot search; mine with a dense, sparse or late-interaction model")
-    loaded.runtime = Runtime(best_device(device), precision)
-    loaded.to(loaded.runtime.device)
-    vectors = encode_texts(loaded.document, opened.documents.texts(), loaded.runtime, track=tracker(quiet))
-    kind = {Sparse: "sparse", MultiVector: "late"}.get(type(vectors), "dense")
-    return mining_index(kind, approximate)(vectors), encode_texts(loaded.query, texts, loaded.runtime), vectors
-
-
-class _RunIndex:
-    """A TREC run as an index whose queries are query ids."""
-
-    def __init__(self, run: Run, collection: Collection):
-        self.run, self.collection = run, collection
-
-    def __len__(self) -> int:
-        return len(self.collection.documents)
-
-    def search(self, queries: list[str], k: int) -> Any:
-        from flatcoat.index.base import TopK
-
-        rows, scores = np.full((len(queries), k), -1, np.int64), np.full((len(queries), k), -np.inf, np.float32)
-        for i, query in enumerate(queries):
-            ranking = self.run.get(query)
-            for j, doc in enumerate(ranking.doc_ids[:k] if ranking else ()):
-                row = self.collection.documents.lookup.row(doc)
-                if row is None:
-                    raise FlatcoatError(f"the run answers query {query!r} with {doc!r}, which the collection has not")
-                rows[i, j], scores[i, j] = row, ranking.scores[j]  # pyright: ignore[reportOptionalMemberAccess]
-        return TopK(rows, scores)

@@ -48,3 +48,12 @@ class NegativeSampler(Protocol):
     def restore(self, state: Mapping[str, np.ndarray]) -> None:
         """Take over a state."""
         ...
+
+
+@runtime_checkable
+class Telling(Protocol):
+    """A sampler that has something to say for the log."""
+
+    def told(self, step: int) -> Mapping[str, float]:
+        """What is worth a line after a step, by name."""
+        ...

@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, Float32, Float64, Int, Int64
 
 from flatcoat.errors import FlatcoatError, Misuse
 from flatcoat.mining.base import Encode
+from flatcoat.mining.reading import dense_reading
 
 Choose = Literal["softmax", "top"]
 Known = Callable[[int], np.ndarray]  # a query row's known positives, as document rows
@@ -173,23 +174,14 @@ def query_vectors(encode: Encode, queries: Int[np.ndarray, " query"]) -> Float32
     """The queries' vectors by the model as it is now; a row that comes several times is encoded once.
 
     Raises:
-        Misuse: the model does not give one vector a text.
+        Misuse: the model gives nothing that one vector a text can be read from.
     """
     asked, inverse = np.unique(queries, return_inverse=True)
-    return _dense(encode.queries(asked))[inverse]
+    return dense_reading(encode.queries(asked))[inverse]
 
 
 def document_vectors(
     encode: Encode, rows: Int[np.ndarray, " row"] | None = None
 ) -> Float32[np.ndarray, "document dim"]:
     """The vectors of these documents, or of all, by the model as it is now. Raises Misuse as `query_vectors` does."""
-    return _dense(encode.documents(rows))
-
-
-def _dense(vectors: object) -> np.ndarray:
-    if not isinstance(vectors, np.ndarray) or vectors.ndim != 2:
-        raise Misuse(
-            f"these negatives are drawn by inner products of one vector a text, not of {type(vectors).__name__}; "
-            "train a dense model, or mine periodically"
-        )
-    return np.asarray(vectors, dtype=np.float32)
+    return dense_reading(encode.documents(rows))

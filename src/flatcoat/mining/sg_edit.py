@@ -66,7 +66,7 @@ def find(vectors, x, root, most, cosines, levels, first, following):
         here = below(s, cosines, top)
         while kid >= 0 and levels[kid] > top:
             kid = following[kid]
-        if kid < 0 or levels[kid] < here or here == 0 and levels[kid] == 0:
+        if kid < 0 or levels[kid] < max(here, 1):
             return p, here
         group = levels[kid]
         best, nearest = s, p
@@ -77,8 +77,6 @@ def find(vectors, x, root, most, cosines, levels, first, following):
             kid = following[kid]
         if best < cosines[group]:
             return p, group
-        if group == 0:
-            return nearest, 0
         top = group - 1
         if nearest != p:
             p, s, kid = nearest, best, first[nearest]
@@ -108,6 +106,16 @@ def insert(vectors, stack, height, root, most, cosines, levels, parents, first, 
 
 
 @quick
+def _crowded(vectors, own, other, kid, most, following):
+    """Whether a vector is too near to one of the kids from `other` on to before `kid`."""
+    while other != kid:
+        if dot(vectors[other], own) > most:
+            return True
+        other = following[other]
+    return False
+
+
+@quick
 def loosen(vectors, order, lo, hi, cosines, levels, parents, first, following, loose):
     """Take from a tree every kid that its parent no longer covers, or that stands too near to it or to a sibling. Gives how many."""
     count = 0
@@ -123,11 +131,7 @@ def loosen(vectors, order, lo, hi, cosines, levels, parents, first, following, l
             s = dot(vectors[p], own)
             bad = s < cosines[here + 1] - SLACK
             if here > 0 and not bad:
-                bad = s > cosines[here] + SLACK
-                other = group
-                while not bad and other != kid:
-                    bad = dot(vectors[other], own) > cosines[here] + SLACK
-                    other = following[other]
+                bad = s > cosines[here] + SLACK or _crowded(vectors, own, group, kid, cosines[here] + SLACK, following)
             after = following[kid]
             if bad:
                 if before < 0:
@@ -234,7 +238,7 @@ def _apart(cosine):
 
 @quick
 def broken(level, prev, last, size, widest, gap, radii, drift, lo, hi):
-    """The stretches of a tree that fail a test of Algorithm 3, the highest of each branch: begin, end, and the highest level of its kids."""
+    """The stretches of a tree that fail a test of Algorithm 3, the highest of each branch: begin, end, highest level of its kids."""
     found = np.empty((64, 3), np.int64)
     stack = np.empty(64, np.int64)
     stack[0] = lo
@@ -249,8 +253,8 @@ def broken(level, prev, last, size, widest, gap, radii, drift, lo, hi):
             while c >= 0 and level[c] == here:
                 closest = max(closest, gap[c])
                 c = prev[c]
-            near = here > 0 and _apart(closest) - drift < radii[here]
-            if radii[here + 1] <= drift or _apart(widest[start]) + drift > radii[here + 1] or near:
+            near = here > 0 and _apart(closest - SLACK) - drift < radii[here]
+            if radii[here + 1] <= drift or _apart(widest[start] + SLACK) + drift > radii[here + 1] or near:
                 if count == len(found):
                     wider = np.empty((2 * count, 3), np.int64)
                     wider[:count] = found
@@ -267,3 +271,29 @@ def broken(level, prev, last, size, widest, gap, radii, drift, lo, hi):
                 height += 1
                 start = prev[start]
     return found[:count]
+
+
+@quick
+def widen(vectors, order, level, parent, size, cosines, found):
+    """Stretches to be built anew, each as much wider as it takes for its point to cover all of it, so that none has to leave.
+
+    A point covers what hangs at it if all is within the radius of the level it is built below: that of its next kid, or its own.
+    Where it is not, the stretch takes in those kids, or becomes the parent's. A root covers everything.
+    """
+    for i in range(len(found)):
+        p, end = found[i, 0], found[i, 1]
+        at, far = p + 1, np.float32(1)
+        while True:
+            while at < end:
+                far = min(far, dot(vectors[order[p]], vectors[order[at]]))
+                at += 1
+            whole = end == p + size[p]
+            here = level[p] if whole else level[end]
+            if (whole and parent[p] < 0) or far >= cosines[here]:
+                found[i, 0], found[i, 1], found[i, 2] = p, end, here - 1
+                break
+            if whole:
+                p = parent[p]
+                at, far = p + 1, np.float32(1)
+            while end < p + size[p] and level[end] == here:
+                end += size[end]

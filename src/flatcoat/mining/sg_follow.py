@@ -2,13 +2,15 @@
 
 Two ways after all vectors have moved:
 
-* `repair` looks at every kid. What its parent no longer covers, or stands too near to a sibling, comes loose with all that hangs at it and is
-  hung anew from the root; the rest stays. Bounds are then measured exactly.
-* `rebuild` is Algorithm 3 of Monath et al. 2023 with drift δ, a bound on the change of any distance (Proposition 6: 4wηβLM): from the
-  root down, a stretch whose farthest kid may now be beyond its radius (MAXD + δ > b^ℓ) or whose kids may be too near (MIND − δ < b^(ℓ−1))
-  is built anew where it lies; where both hold its kids are asked in turn. (The paper's MAXD is of descendants; the law is of kids.)
+* `repair` looks at every kid. What its parent no longer covers, or stands too near to a sibling, comes loose with all that hangs at
+  it and is hung anew from the root; the rest stays. Bounds are then measured exactly.
+* `rebuild` is Algorithm 3 of Monath et al. 2023 with drift δ, a bound on the change of any distance (Proposition 6: 4wηβLM): from
+  the root down, a stretch whose farthest kid may now be beyond its radius (MAXD + δ > b^ℓ) or whose kids may be too near
+  (MIND − δ < b^(ℓ−1)) is built anew where it lies, or, where its point no longer covers all of it, from the nearest point above
+  that does; where both hold its kids are asked in turn. (The paper's MAXD is of descendants; the law is of kids.)
 
-Either gives a tree that keeps the three laws, so whatever draws from it by its bounds draws from the same distribution as from one built anew.
+Either gives a tree that keeps the three laws, so whatever draws from it by its bounds draws from the same distribution as from
+one built anew.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from flatcoat.errors import Misuse
-from flatcoat.mining.sg_tree import Arrays, SGTree
+from flatcoat.mining.sg_tree import Arrays, SGTree, check, distinct
 
 
 @dataclass(frozen=True)
@@ -87,9 +89,10 @@ def measure(tree: SGTree) -> None:
 
 def insert(tree: SGTree, rows: np.ndarray) -> None:
     """Hang rows of `tree.vectors` that are not yet in it; each goes to the tree of fewest points. Raises Misuse for one that is."""
-    rows, lists, a = np.unique(rows), _Lists(tree), tree.arrays
-    if rows.size and (rows[0] < 0 or rows[-1] >= len(tree.vectors)):
-        raise Misuse(f"rows {rows[0]} to {rows[-1]} are not all of the {len(tree.vectors)} vectors")
+    if not len(rows):
+        return
+    rows, lists, a = distinct(np.unique(rows), len(tree.vectors)), _Lists(tree), tree.arrays
+    check(tree.vectors[rows])
     if (lists.levels[rows] >= 0).any():
         raise Misuse(f"row {rows[lists.levels[rows] >= 0][0]} is in the tree already; move it")
     sizes = np.array([hi - lo for lo, hi in a.bounds()])
@@ -102,6 +105,8 @@ def insert(tree: SGTree, rows: np.ndarray) -> None:
 
 def remove(tree: SGTree, rows: np.ndarray) -> None:
     """Take rows out. Raises Misuse for one that is not in it, or where nothing would be left."""
+    if not len(rows):
+        return
     rows, lists = np.unique(rows), _Lists(tree)
     absent = rows[(rows < 0) | (rows >= len(tree.vectors))]
     absent = absent if absent.size else rows[lists.levels[rows] < 0]
@@ -140,9 +145,24 @@ def _take(tree: SGTree, lists: _Lists, own: int) -> None:
 
 
 def move(tree: SGTree, rows: np.ndarray, vectors: np.ndarray) -> None:
-    """Give rows new vectors (written into `tree.vectors`) and hang them anew."""
+    """Give rows new vectors (written into `tree.vectors`, or a copy of what was opened from a folder) and hang them anew.
+
+    Raises Misuse where a row is not in the tree or comes twice, or vectors are not as many, as wide and of unit length.
+    """
     rows = np.asarray(rows)
-    if len(np.unique(rows)) == len(tree):
+    if not len(rows):
+        return
+    if vectors.shape != (len(rows), tree.vectors.shape[1]) or len(np.unique(rows)) < len(rows):
+        raise Misuse(
+            f"{len(rows)} rows, each once, want as many vectors of {tree.vectors.shape[1]}, not {list(vectors.shape)}"
+        )
+    check(vectors)
+    absent = rows[~np.isin(rows, tree.arrays.order)]
+    if absent.size:
+        raise Misuse(f"row {absent[0]} is not in the tree")
+    if not tree.vectors.flags.writeable:
+        tree.vectors = np.array(tree.vectors)
+    if len(rows) == len(tree):
         tree.vectors[rows] = vectors
         repair(tree, tree.vectors)
         return
@@ -151,13 +171,24 @@ def move(tree: SGTree, rows: np.ndarray, vectors: np.ndarray) -> None:
     insert(tree, rows)
 
 
+def _check_all(tree: SGTree, vectors: np.ndarray) -> None:
+    if vectors.shape != tree.vectors.shape:
+        raise Misuse(f"a tree over vectors {list(tree.vectors.shape)} cannot follow {list(vectors.shape)}")
+    check(vectors)
+
+
 def repair(tree: SGTree, vectors: np.ndarray) -> Followed:
-    """Follow vectors that have all moved a little; only what breaks a law is hung anew."""
+    """Follow vectors that have all moved a little; only what breaks a law is hung anew. Raises Misuse where they are no such vectors."""
     from flatcoat.mining.sg_edit import loosen
 
+    _check_all(tree, vectors)
     tree.vectors = vectors
     lists, a = _Lists(tree), tree.arrays
-    loose, counts, done = np.empty(len(tree), np.int32), np.zeros(len(a.roots), np.int64), np.zeros(len(a.roots), np.int64)
+    loose, counts, done = (
+        np.empty(len(tree), np.int32),
+        np.zeros(len(a.roots), np.int64),
+        np.zeros(len(a.roots), np.int64),
+    )
 
     def one(at: int) -> None:
         lo, hi = a.bounds()[at]
@@ -170,22 +201,34 @@ def repair(tree: SGTree, vectors: np.ndarray) -> Followed:
 
 
 def rebuild(tree: SGTree, vectors: np.ndarray, drift: float) -> Followed:
-    """Follow vectors by Algorithm 3; `drift` bounds the change of any distance. Raises Misuse where it is below 0."""
-    from flatcoat.mining.sg_edit import broken, farthest_kids
+    """Follow vectors by Algorithm 3; `drift` bounds the change of any distance. Raises Misuse where it is below 0, or they do not fit."""
+    from flatcoat.mining.sg_edit import broken, farthest_kids, widen
 
     if not drift >= 0:
         raise Misuse(f"drift {drift}: a bound on the change of distances is 0 or more")
-    a, found = tree.arrays, []
+    _check_all(tree, vectors)
+    old, a = tree.vectors, Arrays(**{name: np.array(value) for name, value in vars(tree.arrays).items()})
     widest = np.ones(len(tree), np.float32)
 
     def one(bounds: tuple[int, int]) -> np.ndarray:
-        farthest_kids(tree.vectors, a.order, a.level, a.parent, a.prev, a.last, widest, *bounds)
-        return broken(a.level, a.prev, a.last, a.size, widest, a.gap, tree.radii, drift, *bounds)
+        farthest_kids(old, a.order, a.level, a.parent, a.prev, a.last, widest, *bounds)
+        found = broken(a.level, a.prev, a.last, a.size, widest, a.gap, tree.radii, drift, *bounds)
+        widen(vectors, a.order, a.level, a.parent, a.size, tree.cosines, found)
+        return found
 
     with ThreadPoolExecutor(tree.threads) as pool:
-        found = [tuple(stretch) for part in pool.map(one, a.bounds()) for stretch in part.tolist()]
-    tree.vectors = vectors
+        found = _outermost([(lo, hi, most) for part in pool.map(one, a.bounds()) for lo, hi, most in part.tolist()])
+    tree.vectors, tree.arrays = vectors, a
     tree.grow(found)
     tree._chain()
     measure(tree)
     return Followed(sum(hi - lo - 1 for lo, hi, _ in found), len(tree))
+
+
+def _outermost(stretches: list[tuple[int, int, int]]) -> list[tuple[int, int, int]]:
+    """Of stretches that lie within or beside each other, those within no other."""
+    kept: list[tuple[int, int, int]] = []
+    for lo, hi, most in sorted(stretches, key=lambda stretch: (stretch[0], -stretch[1])):
+        if not kept or lo >= kept[-1][1]:
+            kept.append((lo, hi, most))
+    return kept

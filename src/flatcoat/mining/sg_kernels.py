@@ -7,6 +7,7 @@ therefore one stretch that begins at it.
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,15 @@ import numpy as np
 from flatcoat.errors import need
 
 numba: Any = need("numba", "search")
-quick = numba.njit(cache=True, nogil=True, fastmath=True, boundscheck=False)
+
+
+def quick(function: Any) -> Any:
+    """`numba.njit` without the lock of the interpreter, sums in any order, kept on disk where a folder for it can be written."""
+    plain = inspect.unwrap(function)  # what checks types in tests would not compile
+    try:
+        return numba.njit(nogil=True, fastmath=True, cache=True)(plain)
+    except RuntimeError:  # numba finds no folder to keep it in
+        return numba.njit(nogil=True, fastmath=True)(plain)
 
 
 @quick
@@ -83,8 +92,6 @@ def _settle(order, sims, p, end, count, owner, other, others, starts):
     starts[0] = p + 1
     for k in range(1, count + 2):
         starts[k] += starts[k - 1]
-    for k in range(count + 1):
-        starts[k] = starts[k + 1] - (starts[k + 1] - starts[k])
     for at in range(p + 1, end):
         other[at], others[at] = order[at], sims[at]
     # a kid comes before every member of its own, since it was there when they came: one counter an owner is enough

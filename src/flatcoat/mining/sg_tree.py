@@ -16,6 +16,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -41,6 +42,8 @@ class TreeSettings:
             raise Misuse(f"base {self.base}: radii are powers of it; want 1.01 to 4")
         if self.trees < 1:
             raise Misuse(f"trees {self.trees}: want at least 1")
+        if self.distance not in ("euclidean", "exp"):
+            raise Misuse(f"distance {self.distance!r}: euclidean or exp")
 
     def radii(self) -> np.ndarray:
         """Euclidean radii by level, rising: 0 for the lowest, the last no less than 2, the sphere's diameter.
@@ -53,7 +56,7 @@ class TreeSettings:
             squares = 2 + 2 * np.arange(lowest, math.ceil(1 / log) + 2) * log
             found = np.sqrt(squares[squares > LEAST**2])
         else:
-            found = self.base ** np.arange(math.floor(math.log(LEAST) / log), math.ceil(math.log(2) / log) + 1.0)
+            found = self.base ** np.arange(math.ceil(math.log(LEAST) / log), math.ceil(math.log(2) / log) + 1.0)
         return np.concatenate([[0.0], found])
 
 
@@ -75,10 +78,10 @@ class Arrays:
     def blank(cls, order: np.ndarray, bounds: np.ndarray, top: int) -> Arrays:
         """Room for a forest over rows in an order, cut at bounds."""
         count = len(order)
-        ints = [np.full(count, -1, np.int32) for _ in range(3)]
+        none = np.full(count, -1, np.int32)
         return cls(
-            order.astype(np.int32), np.full(count, top, np.int16), *ints, np.ones(count, np.int32),
-            np.ones(count, np.float32), np.ones(count, np.float32), bounds[:-1].astype(np.int64),
+            order.astype(np.int32), np.full(count, top, np.int16), none, none.copy(), none.copy(),
+            np.ones(count, np.int32), np.ones(count, np.float32), np.ones(count, np.float32), bounds[:-1].astype(np.int64),
         )  # fmt: skip
 
     def bounds(self) -> list[tuple[int, int]]:
@@ -111,15 +114,15 @@ class SGTree:
     ) -> SGTree:  # fmt: skip
         """Build over all rows, or those given, in an order drawn with `seed`; the same bits whatever `threads`.
 
-        Raises Misuse where there is nothing to build over, or a vector is not of unit length.
+        Raises Misuse where there is nothing to build over, a row is no vector's or comes twice, or a vector is not of unit length.
         """
-        _check(vectors)
-        rows = np.arange(len(vectors), dtype=np.int32) if rows is None else np.asarray(rows, dtype=np.int32)
+        check(vectors)
+        rows = np.arange(len(vectors), dtype=np.int32) if rows is None else distinct(rows, len(vectors))
         order = np.random.default_rng(seed).permutation(rows)
         trees = min(settings.trees, max(1, len(order)))
         bounds = np.linspace(0, len(order), trees + 1).astype(np.int64)
         tree = cls(vectors, Arrays.blank(order, bounds, len(settings.radii()) - 1), settings, threads)
-        tree.grow([(int(lo), int(hi), tree.top - 1) for lo, hi in zip(bounds[:-1], bounds[1:], strict=True)])
+        tree.grow([(int(lo), int(hi), tree.top - 1) for lo, hi in pairwise(bounds)])
         tree._chain()
         return tree
 
@@ -182,10 +185,25 @@ class SGTree:
         return cls(found.pop("vectors"), Arrays(**found), settings)
 
 
-def _check(vectors: np.ndarray) -> None:
+def check(vectors: np.ndarray) -> None:
+    """Raises Misuse for vectors, looked at here and there, that are not float32 [row, dim] of unit length."""
     if not len(vectors):
         raise Misuse("a tree wants at least one vector")
+    if vectors.dtype != np.float32 or vectors.ndim != 2:
+        raise Misuse(f"a tree wants float32 vectors [row, dim], not {vectors.dtype} {list(vectors.shape)}")
     some = vectors[:: max(1, len(vectors) // 1000)]
     off = np.abs(np.einsum("nd,nd->n", some, some, dtype=np.float64) - 1).max()
-    if vectors.dtype != np.float32 or not off < 1e-2:
-        raise Misuse(f"a tree wants float32 vectors of unit length, not {vectors.dtype} with squared lengths off by {off:.2g}")
+    if not off < 1e-2:
+        raise Misuse(f"a tree wants vectors of unit length; a squared length is off by {off:.2g}")
+
+
+def distinct(rows: np.ndarray, count: int) -> np.ndarray:
+    """Rows as int32. Raises Misuse where there is none, one comes twice, or one is not of `count` vectors."""
+    found = np.asarray(rows)
+    if not found.size:
+        raise Misuse("a tree wants at least one row")
+    if found.min() < 0 or found.max() >= count:
+        raise Misuse(f"rows {found.min()} to {found.max()} are not all of the {count} vectors")
+    if len(np.unique(found)) < len(found):
+        raise Misuse(f"rows are {len(found)}, but only {len(np.unique(found))} different ones; give each once")
+    return found.astype(np.int32)

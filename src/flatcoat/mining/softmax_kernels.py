@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from flatcoat.mining.sg_kernels import dot, numba
-
-exact = numba.njit(cache=True, nogil=True)
+from flatcoat.index.sparse_kernels import compiled as exact
+from flatcoat.mining.sg_kernels import dot
 
 
 @exact
@@ -120,8 +119,15 @@ def frontier(
         c = kids[at]
         mass, low = _weigh(at, points, kids, cosines, highs, lows, size, reach, beta)
         total, sure = total - mass, sure - low
-        here = level[c]
-        while c >= 0 and level[c] == here:
+        here, rest = level[c], c
+        while rest >= 0 and level[rest] == here:
+            rest = prev[rest]
+        kids[at] = rest
+        mass, low = _weigh(at, points, kids, cosines, highs, lows, size, reach, beta)
+        total, sure = total + mass, sure + low
+        keys[0] = _priority(at, kids, cosines, level, radii, finest, by_level, mass, low)
+        _down(keys, items, count)  # before others come, of which one may go to the top
+        while c != rest:
             points[count], kids[count] = c, last[c]
             cosines[count] = dot(query, vectors[order[c]])
             mass, low = _weigh(count, points, kids, cosines, highs, lows, size, reach, beta)
@@ -131,11 +137,6 @@ def frontier(
             _up(keys, items, count)
             count += 1
             c = prev[c]
-        kids[at] = c
-        mass, low = _weigh(at, points, kids, cosines, highs, lows, size, reach, beta)
-        total, sure = total + mass, sure + low
-        keys[0] = _priority(at, kids, cosines, level, radii, finest, by_level, mass, low)
-        _down(keys, items, count)
     return count
 
 
@@ -212,7 +213,9 @@ def chains(
             p, c = points[at], kids[at]
             centre = cosines[at]
             if deep:
-                y, cosine, log = dive(query, beta, p, c, centre, vectors, order, level, prev, last, size, state, weights, near)
+                y, cosine, log = dive(
+                    query, beta, p, c, centre, vectors, order, level, prev, last, size, state, weights, near
+                )
                 share = np.log(members(p, c, size)) + beta * (centre - 1.0) + log
             else:
                 y = p + int(roll(state) * members(p, c, size))
@@ -320,12 +323,22 @@ def hardest(vectors, order, level, prev, last, size, query, length, points, kids
 
 
 @exact
+def _take(rows, logs, facts, own, said, told, all_of_them):
+    """Take over a chain's draws: all, or where there is none."""
+    for k in range(len(own)):
+        if all_of_them or rows[k] < 0:
+            rows[k], logs[k] = own[k], said[k]
+    if all_of_them:
+        facts[:] = told
+
+
+@exact
 def draw_block(
     method, queries, lengths, beta, gamma, limit, by_level, finest, length, deep, tries, seeds, roots, vectors, order, level,
     prev, last, size, reach, radii, widest, rows, logs, facts,
 ):  # fmt: skip
-    """Draw for some queries of unit length; `beta` times a query's own length is its inverse temperature. Method 0 is chains, 1 rejection, 2
-    the heuristic. `widest` is the most kids that one opening can bring.
+    """Draw for some queries of unit length; `beta` times a query's own length is its inverse temperature. Method 0 is chains, 1
+    rejection, 2 the heuristic. `widest` is the most kids that one opening can bring.
     """
     cap = limit + len(roots) + widest + 1
     points, kids, items = np.empty(cap, np.int64), np.empty(cap, np.int64), np.empty(cap, np.int64)
@@ -353,16 +366,13 @@ def draw_block(
                 query, sharp, length, deep, vectors, order, level, prev, last, size, points, kids, cosines, highs, lows,
                 count, running, weights, near, state, own, said, told,
             )  # fmt: skip
-            for k in range(len(own)):
-                if method == 0 or rows[i, k] < 0:
-                    rows[i, k], logs[i, k] = own[k], said[k]
-            if method == 0:
-                facts[i] = told
+            _take(rows[i], logs[i], facts[i], own, said, told, method == 0)
         if method == 2:
             taken = hardest(
                 vectors, order, level, prev, last, size, query, length, points, kids, cosines, count, state, rows[i], logs[i]
             )  # fmt: skip
-            for k in range(taken, rows.shape[1]):  # fewer targets than places: the best again
-                rows[i, k] = rows[i, k % taken]
+            rows[i] = rows[
+                i, np.arange(rows.shape[1]) % taken
+            ]  # where there are fewer targets than places, the best again
             logs[i] = -np.log(taken)
             facts[i, 0], facts[i, 1], facts[i, 2], facts[i, 3] = np.inf, count, 1.0, 1.0

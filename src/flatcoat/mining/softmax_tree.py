@@ -1,19 +1,19 @@
 """Draws from P(y|x) = exp(β⟨x, y⟩) / Z over all targets of a tree, at the cost of some of them (Monath et al. 2023, §3.2).
 
-A frontier of clusters gives the proposal Q(y|x) ∝ exp(β⟨x, rep(y)⟩). Where each radius r of it has 2βr ≤ log γ, P/Q ≤ γ (Proposition 2), and a
-Metropolis–Hastings chain of s independent proposals is within (1 − 1/γ)^(s−1) of P in total variation (Equation 6); the gradient of a loss over
-its draws is then off by no more than 2εβM (Proposition 5). Three methods:
+A frontier of clusters gives the proposal Q(y|x) ∝ exp(β⟨x, rep(y)⟩). Where each radius r of it has 2βr ≤ log γ, P/Q ≤ γ (Proposition 2),
+and a Metropolis–Hastings chain of s independent proposals is within (1 − 1/γ)^(s−1) of P in total variation (Equation 6); the gradient of a
+loss over its draws is then off by no more than 2εβM (Proposition 5). Three methods:
 
 * `mh`: such chains. `members = "uniform"` is the paper's proposal; `"descend"` goes on from the cluster to one target, each part chosen by
   members × exp(β·centre): closer to P, without a bound of its own.
 * `rejection`: Algorithm 1 in the form of its proof; exact, at the cost of how loose the bounds are. A draw that has begun `tries` times is
   taken from a chain instead, and counted.
-* `best`: the paper's heuristic: of the nearest clusters the representatives and some members, and of those the best. Hard, and not from P.
+* `best`: the paper's heuristic: of the nearest clusters the representatives and some members, and of those the best. Hard, not from P.
 
-`opens = "near"` is Algorithm 2 as it is run: the nearest clusters that are too wide for γ, no more than `clusters`. `"mass"` opens what is known
-least, until γ holds by the clusters' own bounds: their farthest members, measured, and angles in place of distances. What a run guarantees is
-computed from these bounds for each query, and told beside what was measured. For encodings of real text the bounds are far too wide to say
-anything (γ of 10⁹ and more); the acceptance rate and the effective sample size are what to look at.
+`opens = "near"` is Algorithm 2 as it is run: the nearest clusters that are too wide for γ, no more than `clusters`. `"mass"` opens what is
+known least, until γ holds by the clusters' own bounds: their farthest members, measured, and angles in place of distances. What a run
+guarantees is computed from these bounds for each query, and told beside what was measured. For encodings of real text the bounds are far
+too wide to say anything (γ of 10⁹ and more); the acceptance rate and the effective sample size are what to look at.
 """
 
 from __future__ import annotations
@@ -66,9 +66,9 @@ class SoftmaxSettings:
 class Report(NamedTuple):
     """What a draw guarantees, over its queries, and what it was.
 
-    `gamma` is the worst P/Q by the clusters' bounds (median and greatest over queries); `variation` the bound of Equation 6 for the greatest;
-    `bias` that of Proposition 5 in units of M, the greatest gradient of a score. `accepted` is the share of chains' moves, or of rejection's
-    begins; `effective` the effective sample size of proposals as a share; `given_up` the share of draws that rejection left to a chain.
+    `gamma` is the worst P/Q by the clusters' bounds (median and greatest over queries); `variation` the bound of Equation 6 for the
+    greatest; `bias` that of Proposition 5 in units of M, the greatest gradient of a score. `accepted` is the share of chains' moves, or
+    of rejection's begins; `effective` the effective sample size of proposals as a share; `given_up` the share of draws that rejection left to a chain.
     """
 
     gamma: float

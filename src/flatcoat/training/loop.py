@@ -15,7 +15,7 @@ import torch
 from flatcoat.data.pairs import Pairs, epoch_batches
 from flatcoat.errors import FlatcoatError, Misuse
 from flatcoat.files import remove_folder
-from flatcoat.mining.base import Encode, NegativeSampler
+from flatcoat.mining.base import Encode, NegativeSampler, Telling
 from flatcoat.objectives.total import Evidence, Term
 from flatcoat.records import Track, silent
 from flatcoat.training.log import Log
@@ -129,7 +129,9 @@ class Training:
             remove_folder(self.folder / "checkpoints")
         log = Log(self.folder, self.step, tensorboard=self.settings.tensorboard) if self.processes.rank == 0 else None
         if self.step == 0:
+            started = time.perf_counter()
             self._follow()
+            self._waited = time.perf_counter() - started
         if self.prepare is not None:
             self.prepare()
         self.student.module.train()
@@ -153,7 +155,10 @@ class Training:
         if settled and self._due(self.settings.evaluate_every) and self.evaluate:
             values["dev"] = self._judge()
         if log:
-            log.write(self.step, {**values, "seconds": time.perf_counter() - started})
+            began = (
+                {"seconds_before": self._waited} if self.step == 1 else {}
+            )  # what negatives cost before the first step
+            log.write(self.step, {**values, **began, "seconds": time.perf_counter() - started})
         if self._due(self.settings.save_every) and self.step < self.settings.steps:
             self.save()
 
@@ -194,6 +199,7 @@ class Training:
             **parts,
             **norms,
             **watched,
+            **(self.sampler.told(self.step) if isinstance(self.sampler, Telling) else {}),
             "gradient_norm": float(norm),
             "rate": rate,
             "negatives": outcomes[0].negatives,
@@ -219,10 +225,11 @@ class Training:
         positions = self._positions(number)
         pairs = self.pairs
         queries, positives = pairs.queries[positions], pairs.documents[positions]
-        rows = [positives]
+        rows, drawn = [positives], None
         if self.sampler and self.settings.negatives:
             rng = np.random.default_rng([self.settings.seed, 1, number])
-            rows.append(self.sampler.draw(queries, positives, self.settings.negatives, rng).rows)
+            drawn = self.sampler.draw(queries, positives, self.settings.negatives, rng)
+            rows.append(drawn.rows)
         mine = self.processes.slice(len(positions))
         documents = np.concatenate([part[mine].reshape(-1) for part in rows])
         shares = self.processes.slices(
@@ -236,6 +243,7 @@ class Training:
             pairs.keys[documents],
             pairs.known_of(queries[mine]),
             None if self.teacher is None else self._taught(queries[mine], everything, mine, len(positions)),
+            None if drawn is None else drawn.log_q[mine],
         )
 
     def _taught(self, queries: np.ndarray, documents: np.ndarray, mine: slice, batch: int) -> np.ndarray:
@@ -265,6 +273,7 @@ class Training:
             epoch += 1
 
     _epoch_first = 0
+    _waited = 0.0
 
     def _follow(self) -> None:
         if self.sampler and self.encode and self.settings.negatives:

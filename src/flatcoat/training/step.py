@@ -224,4 +224,10 @@ def _marks(batch: Batch, processes: Processes, device: str) -> dict[str, Tensor]
     if batch.teacher is not None:
         # each process scored its own queries with every document of the whole batch
         marks["teacher"] = processes.gather(torch.from_numpy(batch.teacher).to(device))
+    if batch.log_q is not None:
+        drawn = batch.log_q.shape[1]
+        place = torch.arange(queries, device=device).repeat(processes.world)
+        first = ranks * documents + queries + place * drawn  # where a query's own draws begin
+        marks["own"] = first[:, None] + torch.arange(drawn, device=device)
+        marks["log_q"] = processes.gather(torch.from_numpy(batch.log_q).to(device))
     return marks

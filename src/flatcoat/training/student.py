@@ -27,7 +27,7 @@ class Batch:
 
     `keys` are 64-bit hashes of document texts, equal for equal texts; `known[i]` the keys of everything that answers
     query i; `teacher` another model's scores of this share's queries with the documents of the whole batch, where there is
-    one, not a number where it said nothing.
+    one, not a number where it said nothing; `log_q` the log-probability that each query's own negatives were drawn with.
     """
 
     queries: Sequence[str]
@@ -35,6 +35,7 @@ class Batch:
     keys: np.ndarray  # int64 [document]
     known: np.ndarray  # int64 [query, most]; padded with -1
     teacher: np.ndarray | None = None  # float32 [query, document of all processes]
+    log_q: np.ndarray | None = None  # float32 [query, negative]
 
 
 @runtime_checkable
@@ -99,7 +100,8 @@ class DenseStudent:
         if "teacher" in marks:
             scores["teacher"] = marks["teacher"]
         target = marks["target"]
-        return Evidence(scores, target, allowed(marks["keys"], marks["known"], target), dict(vectors))
+        extra = {**vectors, **own_draws(marks)} if "log_q" in marks else dict(vectors)
+        return Evidence(scores, target, allowed(marks["keys"], marks["known"], target), extra)
 
     def parts(self) -> Mapping[str, Sequence[nn.Parameter]]:
         """All of it."""
@@ -114,6 +116,16 @@ class SparseStudent(DenseStudent):
     """A sparse dual encoder in training; its vectors are term weights."""
 
     scorer = "sparse"
+
+
+def own_draws(marks: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Where each query's own negatives stand among all documents, and the log-probability of each: infinite for one that answers it.
+
+    A document that was drawn twice counts twice, as an estimate wants it.
+    """
+    own, keys, known = marks["own"], marks["keys"], marks["known"]
+    answers = (keys[own][:, :, None] == known[:, None, :]).any(-1) | (keys[own] == keys[marks["target"]][:, None])
+    return {"own": own, "log_q": marks["log_q"].masked_fill(answers, float("inf"))}
 
 
 def allowed(keys: Tensor, known: Tensor, target: Tensor) -> Tensor:

@@ -1,0 +1,190 @@
+"""`flatcoat mine`: hard negatives of a split's queries, by ranking or by the samplers that training has."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from flatcoat.app.build import ModelEncode, from_options
+from flatcoat.app.negative_tables import WITH_QUERIES, NegativesTable
+from flatcoat.app.progress import say, tracker
+from flatcoat.app.recipe import apply_change
+from flatcoat.app.samplers import drawing, mining_index, positives_by_query
+from flatcoat.data.collection import open_collection
+from flatcoat.data.store import Collection
+from flatcoat.data.trec import read_run
+from flatcoat.errors import FlatcoatError, Misuse, nearest
+from flatcoat.files import write_text
+from flatcoat.records import Run, silent
+
+KINDS = ("list", *WITH_QUERIES)
+BLOCK = 256
+
+
+def mine(
+    model: str, collection: str, out: str, split: str, first: int, last: int, absolute_margin: float | None,
+    relative: float | None, max_score: float | None, approximate: bool, judge: str | None, judge_above: float,
+    kind: str, per_query: int, seed: int, settings_: list[str] | None, precision: str, device: str, quiet: bool,
+) -> None:  # fmt: skip
+    """`flatcoat mine`."""
+    from flatcoat.data.pairs import load_pairs
+    from flatcoat.mining.mine import MineSettings
+    from flatcoat.mining.mine import mine as dig
+
+    if kind not in KINDS:
+        raise Misuse(f"--kind {kind}{nearest(kind, list(KINDS))}: one of {', '.join(KINDS)}")
+    if kind != "list":
+        _draw(model, collection, out, split, kind, per_query, settings_, seed, precision, device, quiet)
+        return
+    settings = MineSettings(first, last, absolute_margin, relative, max_score)
+    opened = open_collection(collection)
+    pairs = load_pairs(opened, split)
+    rows, positives = positives_by_query(pairs)
+    index, queries, vectors = _source(model, opened, rows, last, approximate, precision, device, quiet)
+    refuse = None
+    if judge is not None:
+        from flatcoat.app.denoise import refusing
+        from flatcoat.models.base import Runtime, best_device
+
+        refuse = refusing(judge, judge_above, opened, rows, Runtime(best_device(device), precision))  # pyright: ignore
+    mined = dig(
+        index, queries, positives, settings,
+        vectors=vectors, keys=pairs.keys, refuse=refuse, track=tracker(quiet),
+    )  # fmt: skip
+    lines = []
+    for row, found, scores in zip(rows.tolist(), mined.rows, mined.scores, strict=True):
+        kept = found >= 0
+        record = {
+            "query_id": opened.queries.ids[row],
+            "negatives": [opened.documents.ids[int(d)] for d in found[kept]],
+            "scores": [round(float(s), 6) for s in scores[kept]],
+        }
+        lines.append(json.dumps(record, ensure_ascii=False) + "\n")
+    _write(lines, out)
+    empty = int((mined.rows < 0).all(1).sum())
+    say(f"{int((mined.rows >= 0).sum())} negatives for {len(rows)} queries; {empty} queries have none", quiet)
+
+
+def _source(
+    model: str,
+    opened: Collection,
+    rows: np.ndarray,
+    last: int,
+    approximate: bool,
+    precision: str,
+    device: str,
+    quiet: bool,
+) -> tuple[Any, Any, Any]:
+    """What mines: an index, its queries, and the corpus's vectors where there are any."""
+    from flatcoat.index.bm25 import Bm25Index
+
+    texts = opened.queries.texts(rows)
+    if model == "bm25":
+        return Bm25Index.build(opened.documents.texts()), texts, None
+    if model.endswith((".trec", ".run", ".txt", ".tsv")):
+        return _RunIndex(read_run(Path(model)), opened), [opened.queries.ids[int(row)] for row in rows], None
+    from flatcoat.models.load import encode_texts
+    from flatcoat.representations import MultiVector, Sparse
+
+    loaded = _loaded(model, precision, device)
+    vectors = encode_texts(loaded.document, opened.documents.texts(), loaded.runtime, track=tracker(quiet))
+    kind = {Sparse: "sparse", MultiVector: "late"}.get(type(vectors), "dense")
+    return mining_index(kind, approximate)(vectors), encode_texts(loaded.query, texts, loaded.runtime), vectors
+
+
+class _RunIndex:
+    """A TREC run as an index whose queries are query ids."""
+
+    def __init__(self, run: Run, collection: Collection):
+        self.run, self.collection = run, collection
+
+    def __len__(self) -> int:
+        return len(self.collection.documents)
+
+    def search(self, queries: list[str], k: int) -> Any:
+        from flatcoat.index.base import TopK
+
+        rows, scores = np.full((len(queries), k), -1, np.int64), np.full((len(queries), k), -np.inf, np.float32)
+        for i, query in enumerate(queries):
+            ranking = self.run.get(query)
+            for j, doc in enumerate(ranking.doc_ids[:k] if ranking else ()):
+                row = self.collection.documents.lookup.row(doc)
+                if row is None:
+                    raise FlatcoatError(f"the run answers query {query!r} with {doc!r}, which the collection has not")
+                rows[i, j], scores[i, j] = row, ranking.scores[j]  # pyright: ignore[reportOptionalMemberAccess]
+        return TopK(rows, scores)
+
+
+def _loaded(model: str, precision: str, device: str) -> Any:
+    """A model that can search, in its runtime."""
+    from flatcoat.models.base import Runtime, best_device
+    from flatcoat.models.load import load_model
+
+    if precision not in ("fp32", "bf16"):
+        raise Misuse(f"--precision {precision}: want fp32 or bf16")
+    loaded: Any = load_model(model)
+    if not hasattr(loaded, "document"):
+        raise Misuse(f"{model}: a cross-encoder cannot search; mine with a dense, sparse or late-interaction model")
+    loaded.runtime = Runtime(best_device(device), precision)
+    return loaded.to(loaded.runtime.device)
+
+
+def _write(lines: list[str], out: str) -> None:
+    if out == "-":
+        sys.stdout.write("".join(lines))
+    else:
+        write_text(Path(out), "".join(lines))
+
+
+def _draw(
+    model: str, collection: str, out: str, split: str, kind: str, per_query: int, changes: list[str] | None, seed: int,
+    precision: str, device: str, quiet: bool,
+) -> None:  # fmt: skip
+    """Negatives as training would draw them, with the log-probability of each; a query's own positives are left out."""
+    from flatcoat.data.pairs import load_pairs
+
+    said: dict[str, Any] = {}
+    for change in changes or []:
+        apply_change(said, change)
+    beta = float(said.pop("beta", 20.0))
+    if not beta > 0:
+        raise Misuse(f"--set beta={beta:g}: an inverse temperature is above 0")
+    table = from_options(NegativesTable, {**said, "kind": kind, "per_query": per_query}, "--set ")
+    opened = open_collection(collection)
+    pairs = load_pairs(opened, split)
+    rows, positives = positives_by_query(pairs)
+    loaded = _loaded(model, precision, device)
+    encode = ModelEncode(loaded, loaded.runtime, opened, tracker(quiet))
+    known: Any = lambda query: positives[np.searchsorted(rows, query)]  # noqa: E731
+    sampler = drawing(
+        table.model_copy(update={"warmup": 0}),
+        len(opened.documents),
+        encode,
+        beta,
+        seed,
+        known,
+        lambda line: say(line, quiet),
+    )
+    sampler.after_step(0, encode)
+    encode.track = silent
+    lines, ids = [], opened.documents.ids
+    for start in range(0, len(rows), BLOCK):
+        own = rows[start : start + BLOCK]
+        first = np.array([answers[0] for answers in positives[start : start + BLOCK]])
+        drawn = sampler.draw(own, first, per_query, np.random.default_rng([seed, start]))
+        for row, found, log_q, answers in zip(
+            own.tolist(), drawn.rows, drawn.log_q, positives[start : start + BLOCK], strict=True
+        ):
+            kept = ~np.isin(pairs.keys[found], pairs.keys[answers])
+            record = {
+                "query_id": opened.queries.ids[row],
+                "negatives": [ids[int(d)] for d in found[kept]],
+                "log_q": [round(float(value), 6) for value in log_q[kept]],
+            }
+            lines.append(json.dumps(record, ensure_ascii=False) + "\n")
+    _write(lines, out)
+    say(f"negatives of {len(rows)} queries, drawn by {kind}", quiet)
