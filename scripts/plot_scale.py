@@ -1,4 +1,4 @@
-"""Draw docs/sparse-scale.svg: what a query costs against the number of documents, from benchmarks/results/sparse_scale.tsv."""
+"""Draw docs/sparse-scale.svg and docs/negatives-scale.svg: what is paid against the number of documents, from benchmarks/results/*_scale.tsv."""
 
 from __future__ import annotations
 
@@ -7,22 +7,40 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP, RIGHT = 640, 360, 60, 44, 16, 90
-COLOURS = {"inverted": "#1b6ca8", "pruned": "#c7522a"}
+COLOURS = ("#1b6ca8", "#c7522a", "#4a8c3f", "#7a4fa3")
+Series = dict[str, list[tuple[float, float, float]]]  # of each line: documents, milliseconds, and those of the dashed line
 
 
-def points() -> dict[str, list[tuple[float, float, float]]]:
-    """Of each kind: documents, median and 99th percentile of processor milliseconds."""
-    text = (ROOT / "benchmarks" / "results" / "sparse_scale.tsv").read_text(encoding="utf-8")
-    rows = [line.split("\t") for line in text.splitlines() if not line.startswith("# ")]
-    found: dict[str, list[tuple[float, float, float]]] = {}
-    for row in rows[1:]:
-        found.setdefault(row[1], []).append((float(row[0]), float(row[2]), float(row[3])))
+def rows_of(name: str) -> list[dict[str, str]]:
+    """A results file's rows by heading."""
+    text = (ROOT / "benchmarks" / "results" / f"{name}.tsv").read_text(encoding="utf-8")
+    header, *rows = [line.split("\t") for line in text.splitlines() if not line.startswith("# ")]
+    return [dict(zip(header, row, strict=True)) for row in rows]
+
+
+def negatives() -> Series:
+    """What a draw for a batch costs by method."""
+    columns = {"descend": "draw ms, descend", "members": "draw ms, uniform members", "best": "draw ms, best", "exhaustive": "exhaustive ms"}
+    found: Series = {}
+    for row in rows_of("negatives_scale"):
+        for name, column in columns.items():
+            value = float(row[column])
+            if not math.isnan(value):
+                found.setdefault(name, []).append((float(row["targets"]), value, value))
     return found
 
 
-def main() -> None:
-    """Write the picture."""
-    series = points()
+def sparse() -> Series:
+    """Of each kind: documents, median and 99th percentile of processor milliseconds."""
+    found: Series = {}
+    for row in rows_of("sparse_scale"):
+        documents, kind, median, high = list(row.values())[:4]
+        found.setdefault(kind, []).append((float(documents), float(median), float(high)))
+    return found
+
+
+def draw(series: Series, name: str, caption: str) -> None:
+    """Write a picture."""
     every = [p for line in series.values() for p in line]
     low_x, high_x = (math.log10(f(p[0] for p in every)) for f in (min, max))
     low_y = math.floor(math.log10(min(p[1] for p in every)))
@@ -42,15 +60,21 @@ def main() -> None:
         x, _ = at(number, 10**low_y)
         said = f"{number / 1e6:g}M" if number >= 1e6 else f"{number / 1e3:g}k"
         parts.append(f'<text x="{x:.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{said}</text>')
-    for kind, line in series.items():
+    for colour, (kind, line) in zip(COLOURS, series.items(), strict=False):
         for column, style in ((1, "stroke-width='2'"), (2, "stroke-dasharray='3 3'")):
             path = " ".join(f"{x:.1f},{y:.1f}" for x, y in (at(p[0], p[column]) for p in line))
-            parts.append(f'<polyline points="{path}" fill="none" stroke="{COLOURS[kind]}" {style}/>')
+            parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" {style}/>')
         x, y = at(line[-1][0], line[-1][1])
-        parts.append(f'<text x="{x + 6:.1f}" y="{y + 4:.1f}" fill="{COLOURS[kind]}">{kind}</text>')
-    parts.append(f'<text x="{LEFT}" y="{HEIGHT - 8}">documents; processor time of a query of 29 terms, one thread: '
-                 "median, and dashed the 99th percentile</text>")  # fmt: skip
-    (ROOT / "docs" / "sparse-scale.svg").write_text("\n".join([*parts, "</svg>"]) + "\n", encoding="utf-8")
+        parts.append(f'<text x="{x + 6:.1f}" y="{y + 4:.1f}" fill="{colour}">{kind}</text>')
+    parts.append(f'<text x="{LEFT}" y="{HEIGHT - 8}">{caption}</text>')
+    (ROOT / "docs" / f"{name}.svg").write_text("\n".join([*parts, "</svg>"]) + "\n", encoding="utf-8")
+
+
+def main() -> None:
+    """Write every picture."""
+    said = "documents; processor time of a query of 29 terms, one thread: median, and dashed the 99th percentile"
+    draw(sparse(), "sparse-scale", said)
+    draw(negatives(), "negatives-scale", "targets; time to draw 64 of them for each of 128 queries, two threads")
 
 
 if __name__ == "__main__":

@@ -62,6 +62,10 @@ def main() -> None:
     for name in ("multivector_search", "maxsim", "rerank"):
         fill(late, name, table(name))
     fill(ROOT / "docs" / "cascade.md", "ablation", ablation("cascade_study"))
+    negatives = ROOT / "docs" / "negatives.md"
+    fill(negatives, "study", ablation("negatives_study"))
+    for name in ("negatives_scale", "nystrom-landmarks", "nystrom-refresh"):
+        fill(negatives, name, table(name))
     subprocess.run([sys.executable, str(ROOT / "scripts" / "plot_scale.py")], check=True)
     if len(sys.argv) > 1:
         report = Path(sys.argv[1]).read_text(encoding="utf-8")

@@ -68,7 +68,8 @@ class Report(NamedTuple):
 
     `gamma` is the worst P/Q by the clusters' bounds (median and greatest over queries); `variation` the bound of Equation 6 for the
     greatest; `bias` that of Proposition 5 in units of M, the greatest gradient of a score. `accepted` is the share of chains' moves, or
-    of rejection's begins; `effective` the effective sample size of proposals as a share; `given_up` the share of draws that rejection left to a chain.
+    of rejection's begins; `effective` the effective sample size of proposals as a share; `given_up` the share of draws that rejection
+    left to a chain.
     """
 
     gamma: float
