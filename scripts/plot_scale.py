@@ -1,4 +1,4 @@
-"""Draw docs/sparse-scale.svg and docs/negatives-scale.svg: what is paid against the number of documents, from benchmarks/results/*_scale.tsv."""
+"""Draw docs/sparse-scale.svg and docs/negatives-scale.svg: cost against the number of documents, from benchmarks/results/*_scale.tsv."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP, RIGHT = 640, 360, 60, 44, 16, 90
 COLOURS = ("#1b6ca8", "#c7522a", "#4a8c3f", "#7a4fa3")
-Series = dict[str, list[tuple[float, float, float]]]  # of each line: documents, milliseconds, and those of the dashed line
+Series = dict[
+    str, list[tuple[float, float, float]]
+]  # of each line: documents, milliseconds, and those of the dashed line
 
 
 def rows_of(name: str) -> list[dict[str, str]]:
@@ -20,7 +22,12 @@ def rows_of(name: str) -> list[dict[str, str]]:
 
 def negatives() -> Series:
     """What a draw for a batch costs by method."""
-    columns = {"descend": "draw ms, descend", "members": "draw ms, uniform members", "best": "draw ms, best", "exhaustive": "exhaustive ms"}
+    columns = {
+        "descend": "draw ms, descend",
+        "members": "draw ms, uniform members",
+        "best": "draw ms, best",
+        "exhaustive": "exhaustive ms",
+    }
     found: Series = {}
     for row in rows_of("negatives_scale"):
         for name, column in columns.items():

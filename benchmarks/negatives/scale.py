@@ -2,10 +2,10 @@
 
     python benchmarks/negatives/scale.py [--most 20000000] [--dim 64]
 
-Synthetic unit vectors in clusters of clusters (64 × 64 × N/16 centres, noise at each level). Drawing is 64 targets for each of 128 queries,
-median of 5, beside an exhaustive softmax draw (one matrix product in blocks) where that is not above 2 million. A drift turns all vectors a little by
-a common linear map and adds noise to each, by `cosine` between old and new. Writes results/negatives_scale.tsv and docs/negatives-scale.svg; the
-exponent is fitted over the sizes from 10,000 on.
+Synthetic unit vectors in clusters of clusters (64 × 64 × N/16 centres, noise at each level). Drawing is 64 targets for each of 128
+queries, median of 5, beside an exhaustive softmax draw (one matrix product in blocks) where that is not above 2 million. A drift turns
+all vectors a little by a common linear map and adds noise to each, by `cosine` between old and new. Writes results/negatives_scale.tsv;
+the exponent is fitted over the sizes from 10,000 on.
 """
 
 from __future__ import annotations
@@ -21,21 +21,27 @@ from typing import Any
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from common import write_table  # noqa: E402
-
-from flatcoat.mining.draws import softmax_draw  # noqa: E402
-from flatcoat.mining.sg_follow import rebuild, repair  # noqa: E402
-from flatcoat.mining.sg_tree import SGTree, TreeSettings  # noqa: E402
-from flatcoat.mining.softmax_tree import SoftmaxSettings, SoftmaxTree  # noqa: E402
+from common import write_table
+from flatcoat.mining.draws import softmax_draw
+from flatcoat.mining.sg_follow import insert, rebuild, repair
+from flatcoat.mining.sg_tree import SGTree, TreeSettings
+from flatcoat.mining.softmax_tree import SoftmaxSettings, SoftmaxTree
 
 SIZES = (10_000, 30_000, 100_000, 300_000, 1_000_000, 3_000_000, 10_000_000, 20_000_000)
 QUERIES, DRAWS, BLOCK = 128, 64, 200_000
+METHODS = {
+    "descend": SoftmaxSettings(),
+    "uniform": SoftmaxSettings(members="uniform"),
+    "best": SoftmaxSettings(method="best"),
+}
 
 
 def clustered(n: int, dim: int, seed: int) -> np.ndarray:
     """Unit vectors in clusters of clusters."""
     rng = np.random.default_rng(seed)
-    levels = [np.random.default_rng(7 + i).standard_normal((size, dim), dtype=np.float32) for i, size in enumerate((64, 4096))]
+    levels = [
+        np.random.default_rng(7 + i).standard_normal((size, dim), dtype=np.float32) for i, size in enumerate((64, 4096))
+    ]
     levels.append(np.random.default_rng(9).standard_normal((max(1, n // 16), dim), dtype=np.float32))
     out = np.empty((n, dim), np.float32)
     for start in range(0, n, BLOCK):
@@ -66,6 +72,14 @@ def timed(work: Callable[[], Any]) -> tuple[float, Any]:
     return time.perf_counter() - began, made
 
 
+def inserted(vectors: np.ndarray, settings: TreeSettings) -> SGTree:
+    """The same forest made by compiled insertion of one point after another, as public code builds it."""
+    first = np.arange(settings.trees)
+    tree = SGTree.build(vectors, settings, rows=first)
+    insert(tree, np.arange(settings.trees, len(vectors)))
+    return tree
+
+
 def gigabytes() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
 
@@ -74,16 +88,21 @@ def row(n: int, dim: int, settings: TreeSettings) -> list[Any]:
     vectors, queries = clustered(n, dim, 1), clustered(QUERIES, dim, 2)
     build, tree = timed(lambda: SGTree.build(vectors, settings))
     draws = {}
-    for name, said in {"descend": SoftmaxSettings(), "uniform": SoftmaxSettings(members="uniform"), "best": SoftmaxSettings(method="best")}.items():
+    for name, said in METHODS.items():
         sampler = SoftmaxTree(tree, said)
-        draws[name] = 1000 * float(np.median([timed(lambda s=sampler, i=i: s.draw(queries, DRAWS, np.random.default_rng(i)))[0] for i in range(5)]))
-    exact = float("nan")
+        spent = [timed(lambda s=sampler, i=i: s.draw(queries, DRAWS, np.random.default_rng(i)))[0] for i in range(5)]
+        draws[name] = 1000 * float(np.median(spent))
+    exact = one_by_one = float("nan")
     if n <= 2_000_000:
+        one_by_one = timed(lambda: inserted(vectors, settings))[0]
+    if n <= 2_000_000:
+
         def brute() -> None:
             for start in range(0, QUERIES, 16):
                 softmax_draw(queries[start : start + 16] @ vectors.T, DRAWS, 20.0, np.random.default_rng(0))
+
         exact = 1000 * timed(brute)[0]
-    cells = [n, f"{build:.2f}", *(f"{draws[name]:.1f}" for name in draws), f"{exact:.0f}"]
+    cells = [n, f"{build:.2f}", f"{one_by_one:.2f}", *(f"{draws[name]:.1f}" for name in draws), f"{exact:.0f}"]
     for cosine in (0.999, 0.99):
         moved = drifted(vectors, cosine, 3)
         spent, found = timed(lambda moved=moved: repair(tree.with_vectors(tree.vectors), moved))
@@ -97,7 +116,7 @@ def row(n: int, dim: int, settings: TreeSettings) -> list[Any]:
 
 
 HEADER = [
-    "targets", "build s", "draw ms, descend", "draw ms, uniform members", "draw ms, best", "exhaustive ms",
+    "targets", "build s", "insert one by one s", "draw ms, descend", "draw ms, uniform members", "draw ms, best", "exhaustive ms",
     "repair s at .999", "hung anew", "build anew s", "Algorithm 3 s", "repair s at .99", "hung anew", "build anew s", "peak GB so far",
 ]  # fmt: skip
 
@@ -123,8 +142,14 @@ def main() -> None:
         if n <= args.most:
             rows.append(row(n, args.dim, settings))
             print(*zip(HEADER, rows[-1], strict=True), flush=True)
-    fitted = ", ".join(f"{HEADER[c]} ~ N^{exponent(rows, c):.2f}" for c in (1, 2, 3, 4)) if len(rows) > 1 else ""
-    write_table(args.name, "negatives/scale", HEADER, rows, f"{args.dim} dimensions, base {args.base}, {args.trees} trees; {fitted}")
+    fitted = ", ".join(f"{HEADER[c]} ~ N^{exponent(rows, c):.2f}" for c in (1, 3, 4, 5)) if len(rows) > 1 else ""
+    write_table(
+        args.name,
+        "negatives/scale",
+        HEADER,
+        rows,
+        f"{args.dim} dimensions, base {args.base}, {args.trees} trees; {fitted}",
+    )
 
 
 if __name__ == "__main__":

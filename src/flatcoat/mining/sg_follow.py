@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from heapq import heapify, heapreplace
 
 import numpy as np
 
@@ -95,11 +96,14 @@ def insert(tree: SGTree, rows: np.ndarray) -> None:
     check(tree.vectors[rows])
     if (lists.levels[rows] >= 0).any():
         raise Misuse(f"row {rows[lists.levels[rows] >= 0][0]} is in the tree already; move it")
-    sizes = np.array([hi - lo for lo, hi in a.bounds()])
+    sizes = [(hi - lo, at) for at, (lo, hi) in enumerate(a.bounds())]
+    heapify(sizes)
+    shares: list[list[int]] = [[] for _ in sizes]
     for own in rows.tolist():
-        least = int(sizes.argmin())
-        _hang(tree, lists, np.array([own]), lists.roots[least])
-        sizes[least] += 1
+        size, at = sizes[0]
+        shares[at].append(own)
+        heapreplace(sizes, (size + 1, at))
+    tree._each(lambda at: _hang(tree, lists, np.array(shares[at]), lists.roots[at]), range(len(shares)))
     _lay(tree, lists, len(a.order) + len(rows))
 
 

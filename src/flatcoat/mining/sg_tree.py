@@ -151,7 +151,7 @@ class SGTree:
         a = self.arrays
         self._each(lambda b: chain(a.size, a.parent, a.prev, a.last, *b), a.bounds())
 
-    def _each(self, work: Callable[[Any], None], parts: Iterable[Any]) -> None:
+    def _each(self, work: Callable[[Any], object], parts: Iterable[Any]) -> None:
         with ThreadPoolExecutor(self.threads) as pool:
             list(pool.map(work, parts))
 
