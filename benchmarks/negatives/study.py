@@ -34,7 +34,7 @@ def tables(documents: int) -> dict[str, tuple[dict[str, Any], int]]:
     """Each variant's [negatives], and how many documents' vectors it keeps at full width."""
     of = lambda share: int(share * documents)  # noqa: E731
     landmarks, sample = 128, max(64, documents // 150 - 2 * 128)
-    tree = {"landmarks": landmarks, "sample": sample}
+    tree = {"landmarks": landmarks, "sample": sample, "uniform": 0.0}  # as all others: what they draw is what they have
     kept = sample + 2 * landmarks
     return {
         "exhaustive": ({"kind": "exhaustive", "every": 50}, documents),

@@ -78,8 +78,9 @@ def test_a_killed_run_resumes_to_the_same_bits(tiny, pairs, tmp_path, kind, at):
     )
 
 
-def test_the_log_tells_of_the_draws(tiny, pairs, tmp_path):
+def test_the_log_tells_of_the_draws(tiny, pairs, tmp_path, capsys):
     training(tiny, pairs, tmp_path, KINDS["dynnibal"]).run()
+    assert "step 4: draws within 1 of the softmax (total variation)" in capsys.readouterr().out
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert [line["negatives/stale"] for line in lines[:6]] == [0, 1, 2, 3, 0, 1]
     assert all(0 <= line["negatives/accepted"] <= 1 for line in lines)

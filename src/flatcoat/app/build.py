@@ -22,6 +22,7 @@ from flatcoat.errors import Misuse
 from flatcoat.index.bm25 import Bm25Settings
 from flatcoat.index.inverted import InvertedSettings
 from flatcoat.index.vector import VectorSettings
+from flatcoat.records import silent
 
 if TYPE_CHECKING:
     from flatcoat.index.multivector import MultiVectorSettings
@@ -163,4 +164,5 @@ class ModelEncode:
             vectors, self.first = self.first, None
             return vectors
         texts = self.collection.documents.texts(rows)
-        return encode_texts(self.model.document, texts, self.run, track=self.track, label="encode to mine")
+        track = self.track if rows is None else silent
+        return encode_texts(self.model.document, texts, self.run, track=track, label="encode to mine")

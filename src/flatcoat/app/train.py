@@ -23,7 +23,7 @@ from flatcoat.errors import Misuse
 from flatcoat.evaluation.measures import parse
 from flatcoat.files import digest, read_json, remove_folder, sha256_of, write_json
 from flatcoat.index.base import TopK
-from flatcoat.records import Track
+from flatcoat.records import Track, silent
 
 if TYPE_CHECKING:
     from flatcoat.objectives.total import Term
@@ -64,11 +64,12 @@ def train_model(
     learner = _learner(recipe, collection, earlier, note)
     model, encoding = learner.model, build.runtime(recipe.runtime)
     student, terms, followers = learner.student, learner.terms, learner.followers
+    quiet = build.ModelEncode(model, encoding, collection, silent)  # for draws, one a step
     # vectors of before training serve what is asked before its first step, and nothing later
     source = build.ModelEncode(model, encoding, collection, track, None if recipe.negatives.warmup else first)
     training = Training(
         student, pairs, terms, settings, work, followers=followers, teacher=objective.teacher(recipe, collection, encoding, work),
-        sampler=sampler(recipe, collection, used_pairs(pairs, settings), bm25, note, source), encode=source,
+        sampler=sampler(recipe, collection, used_pairs(pairs, settings), bm25, note, quiet), encode=source,
         evaluate=_dev(recipe, collection, model, encoding, bm25) if recipe.training.evaluate_every else None,
         processes=join_processes(),
     )  # fmt: skip

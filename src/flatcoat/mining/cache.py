@@ -89,6 +89,10 @@ class NegativeCache:
         """How many steps ago entries were encoded, on average. Not a number before the cache is filled."""
         return float((self.step - self.encoded_at).mean()) if len(self.rows) else float("nan")
 
+    def told(self, step: int) -> Mapping[str, float]:
+        """For the log: steps since what is drawn from was encoded."""
+        return {"negatives/stale": self.staleness()}
+
     def state(self) -> Mapping[str, np.ndarray]:
         """The entries, and the step they are of; copies, for the cache changes in place."""
         return {

@@ -282,6 +282,9 @@ class Dynnibal:
             depth = min(BEST, self.documents)
             best = np.argpartition(-scores, depth - 1, axis=1)[:, :depth]
             found["of_best"] = float(np.mean([np.isin(own, top).mean() for own, top in zip(rows, best, strict=True)]))
+            self.note(
+                f"step {step}: draws {self.report.said()}, {found['of_best']:.0%} of them among the best {depth} by the codes"
+            )
         return {f"negatives/{name}": value for name, value in found.items()}
 
     def held_bytes(self) -> Mapping[str, int]:

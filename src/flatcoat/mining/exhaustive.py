@@ -82,6 +82,10 @@ class Exhaustive:
             return
         self.vectors, self.made_at = document_vectors(encode), step
 
+    def told(self, step: int) -> Mapping[str, float]:
+        """For the log: steps since what is drawn from was encoded."""
+        return {"negatives/stale": float(step - self.made_at)}
+
     def state(self) -> Mapping[str, np.ndarray]:
         """The vectors, and the step they are of."""
         return {"vectors": self.vectors, "made_at": np.array([self.made_at])}

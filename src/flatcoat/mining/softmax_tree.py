@@ -81,6 +81,13 @@ class Report(NamedTuple):
     clusters: float
     given_up: float
 
+    def said(self) -> str:
+        """In words: what is guaranteed, and what was measured."""
+        return (
+            f"within {self.variation:.3g} of the softmax (total variation) and {self.bias:.3g}·M of its gradient by their bounds "
+            f"(P/Q up to {self.worst_gamma:.2g}); measured: {self.accepted:.2f} accepted, effective sample {self.effective:.2f}"
+        )
+
 
 class SoftmaxTree:
     """A sampler over a tree; it keeps what depends on the tree alone."""

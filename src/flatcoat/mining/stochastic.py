@@ -73,6 +73,10 @@ class Stochastic:
         self.rows = np.sort(rng.choice(self.documents, self.size, replace=False, shuffle=False)).astype(np.int64)
         self.vectors, self.made_at = document_vectors(encode, self.rows), step
 
+    def told(self, step: int) -> Mapping[str, float]:
+        """For the log: steps since what is drawn from was encoded."""
+        return {"negatives/stale": float(step - self.made_at)}
+
     def state(self) -> Mapping[str, np.ndarray]:
         """The part, its vectors, and the step they are of."""
         return {"rows": self.rows, "vectors": self.vectors, "made_at": np.array([self.made_at])}
