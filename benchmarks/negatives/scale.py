@@ -23,7 +23,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common import write_table
 from flatcoat.mining.draws import softmax_draw
-from flatcoat.mining.sg_follow import insert, rebuild, repair
+from flatcoat.mining.sg_follow import insert, keep, rebuild, repair
 from flatcoat.mining.sg_tree import SGTree, TreeSettings
 from flatcoat.mining.softmax_tree import SoftmaxSettings, SoftmaxTree
 
@@ -105,9 +105,10 @@ def row(n: int, dim: int, settings: TreeSettings) -> list[Any]:
     cells = [n, f"{build:.2f}", f"{one_by_one:.2f}", *(f"{draws[name]:.1f}" for name in draws), f"{exact:.0f}"]
     for cosine in (0.999, 0.99):
         moved = drifted(vectors, cosine, 3)
+        kept, lost = timed(lambda moved=moved: keep(tree.with_vectors(tree.vectors), moved))
         spent, found = timed(lambda moved=moved: repair(tree.with_vectors(tree.vectors), moved))
         anew, _ = timed(lambda moved=moved: SGTree.build(moved, settings))
-        cells += [f"{spent:.2f}", f"{found.moved / n:.2f}", f"{anew:.2f}"]
+        cells += [f"{kept:.3f}", f"{lost:.2f}", f"{spent:.2f}", f"{found.moved / n:.2f}", f"{anew:.2f}"]
         if cosine == 0.999:
             by_three, _ = timed(lambda moved=moved: rebuild(tree.with_vectors(tree.vectors), moved, 0.02))
             cells.append(f"{by_three:.2f}")
@@ -117,7 +118,8 @@ def row(n: int, dim: int, settings: TreeSettings) -> list[Any]:
 
 HEADER = [
     "targets", "build s", "insert one by one s", "draw ms, descend", "draw ms, uniform members", "draw ms, best", "exhaustive ms",
-    "repair s at .999", "hung anew", "build anew s", "Algorithm 3 s", "repair s at .99", "hung anew", "build anew s", "peak GB so far",
+    "keep s at .999", "left their cluster", "repair s at .999", "hung anew", "build anew s", "Algorithm 3 s",
+    "keep s at .99", "left their cluster", "repair s at .99", "hung anew", "build anew s", "peak GB so far",
 ]  # fmt: skip
 
 

@@ -195,6 +195,25 @@ def test_a_snapshot_stays_as_it_was(follow):
         np.testing.assert_array_equal(state[name], value)
 
 
+@pytest.mark.parametrize("by", [0.0, 0.05, 0.5, 3.0])
+@pytest.mark.parametrize("base", [1.05, 1.3, 2.0])
+def test_a_kept_tree_keeps_its_shape_and_has_exact_bounds(base, by):
+    vectors = points(200, 5, seed=3)
+    tree = SGTree.build(vectors, TreeSettings(base, 2))
+    before = {name: value.copy() for name, value in tree.state().items()}
+    moved = nudged(vectors, by, 4)
+    lost = sg_follow.keep(tree, moved)
+    for name in ("order", "level", "parent", "prev", "last", "size", "roots"):
+        np.testing.assert_array_equal(tree.state()[name], before[name])
+    assert broken_laws(tree, slack=4.0) == []  # any distance goes; bounds are still those of the vectors
+    a = tree.arrays
+    kids = np.flatnonzero(a.parent >= 0)
+    cosines = np.einsum("nd,nd->n", moved[a.order[kids]], moved[a.order[a.parent[kids]]], dtype=np.float64)
+    slowly = (cosines < tree.cosines[a.level[kids] + 1]).sum() / len(tree)
+    assert lost == pytest.approx(slowly, abs=0.02)
+    assert (lost == 0) == (by == 0) and (by < 3 or lost > 0.1)
+
+
 @pytest.mark.parametrize("base", [1.05, 1.3, 2.0])
 def test_what_did_not_move_is_not_built_anew(base):
     tree = SGTree.build(points(300, 6, seed=6), TreeSettings(base, 2))

@@ -80,7 +80,7 @@ class TestContractOfWarmed(SamplerContract):
         return Warmed(Dynnibal(DOCUMENTS, FixedEncode(), small(sample=20)), DOCUMENTS, 3)
 
 
-@pytest.mark.parametrize("follow", ["anew", "repair", "rebuild"])
+@pytest.mark.parametrize("follow", ["keep", "anew", "repair", "rebuild"])
 @pytest.mark.parametrize("lag", [0, 3])
 @pytest.mark.parametrize("stop", [3, 5, 8])
 def test_a_stop_changes_nothing(follow, lag, stop):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from flatcoat.errors import Misuse
+from flatcoat.mining.sg_follow import keep
 from flatcoat.mining.sg_tree import SGTree, TreeSettings
 from flatcoat.mining.softmax_tree import SoftmaxSettings, SoftmaxTree, exact_log_p
 
@@ -55,6 +56,20 @@ def test_rejection_draws_from_the_softmax(tree, targets, opens, clusters):
         # the probability that is said is that of the softmax, up to Z as the draws estimate it
         np.testing.assert_allclose(found.log_q[i], np.log(p[i][found.rows[i]]), atol=0.1)
     assert report.variation == report.given_up == 0
+
+
+def test_a_tree_that_kept_its_shape_draws_from_the_softmax_of_what_moved(targets):
+    from scipy.stats import chisquare
+
+    moved = unit(60, 6, 21) + targets
+    moved = (moved / np.linalg.norm(moved, axis=1, keepdims=True)).astype(np.float32)
+    kept = SGTree.build(targets, TreeSettings(1.3, 2))
+    assert keep(kept, moved) > 0.1
+    queries = unit(3, 6, 5)
+    found, _ = drawn(kept, SoftmaxSettings(4.0, "rejection", 3.0, 8, "mass", tries=100_000), queries)
+    p = np.exp(exact_log_p(queries, moved, 4.0))
+    for i in range(3):
+        assert chisquare(np.bincount(found.rows[i], minlength=60), p[i] * DRAWS).pvalue > 1e-3
 
 
 def test_a_chain_of_one_is_the_proposal_exactly(tree, targets):

@@ -28,7 +28,7 @@ class DynnibalTable(Table):
     full_every: int | None = Field(default=None, ge=1)
     uniform: float = Field(default=0.5, ge=0, le=1)
     lag: int = Field(default=0, ge=0)
-    follow: Literal["anew", "repair", "rebuild"] = "anew"
+    follow: Literal["keep", "anew", "repair", "rebuild"] = "keep"
     drift: float | None = Field(default=None, ge=0)
     method: Literal["mh", "rejection", "best"] = "mh"
     opens: Literal["near", "mass"] = "near"

@@ -27,13 +27,14 @@ from flatcoat.mining.base import Drawn, Encode
 from flatcoat.mining.corrector import Network, Ridge
 from flatcoat.mining.draws import document_vectors, query_vectors
 from flatcoat.mining.nystrom import Budget, Landmarks, choose_landmarks, refresh
-from flatcoat.mining.sg_follow import rebuild, repair
+from flatcoat.mining.sg_follow import keep, rebuild, repair
 from flatcoat.mining.sg_tree import SGTree, TreeSettings
 from flatcoat.mining.softmax_tree import Report, SoftmaxSettings, SoftmaxTree
 
 STREAM = 5  # which of a seed's streams of random numbers is this sampler's
 LOOKED = 32  # queries whose draws are held against the best hundred
 BEST = 100
+KEPT = 0.5  # share of points outside their clusters from which on a kept tree is built anew
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class DynnibalSettings:
     full_every: int | None = None
     uniform: float = 0.5
     lag: int = 0
-    follow: Literal["anew", "repair", "rebuild"] = "repair"
+    follow: Literal["keep", "anew", "repair", "rebuild"] = "keep"
     drift: float | None = None
     tree: TreeSettings = field(default_factory=TreeSettings)
     draw: SoftmaxSettings = field(default_factory=SoftmaxSettings)
@@ -245,6 +246,9 @@ class Dynnibal:
         if said.follow == "anew":
             return SGTree.build(points, said.tree, seed=self.seed), len(points)
         tree = old.with_vectors(old.vectors)
+        if said.follow == "keep":
+            lost = keep(tree, points)
+            return (tree, 0) if lost <= KEPT else (SGTree.build(points, said.tree, seed=self.seed), len(points))
         if said.follow == "repair":
             return tree, repair(tree, points).moved
         return tree, rebuild(

@@ -204,6 +204,17 @@ def farthest(vectors, order, level, parent, prev, last, reach, lo, hi):
 
 
 @quick
+def uncovered(vectors, order, level, parent, cosines, lo, hi):
+    """How many points of a tree as it lies their parents no longer cover."""
+    count = 0
+    for place in range(lo + 1, hi):
+        s = dot(vectors[order[parent[place]]], vectors[order[place]])
+        if s < cosines[level[place] + 1] - SLACK:
+            count += 1
+    return count
+
+
+@quick
 def nearest(vectors, order, level, parent, prev, gap, lo, hi):
     """`gap` of a tree as it lies, exactly: each kid against its parent and the siblings of its level before it."""
     gap[lo] = 1

@@ -204,6 +204,26 @@ def repair(tree: SGTree, vectors: np.ndarray) -> Followed:
     return Followed(int(done.sum()), len(tree))
 
 
+def keep(tree: SGTree, vectors: np.ndarray) -> float:
+    """Follow vectors without moving a point: bounds are measured, exactly, for the shape as it is. Gives the share of points that their
+    parents no longer cover. Draws need no more than bounds that hold; with points that have left their clusters they are looser.
+
+    Raises Misuse where vectors do not fit.
+    """
+    from flatcoat.mining.sg_edit import uncovered
+
+    _check_all(tree, vectors)
+    tree.vectors, a = vectors, tree.arrays
+    measure(tree)
+    lost = np.zeros(len(a.roots), np.int64)
+
+    def one(at: int) -> None:
+        lost[at] = uncovered(vectors, a.order, a.level, a.parent, tree.cosines, *a.bounds()[at])
+
+    tree._each(one, range(len(a.roots)))
+    return float(lost.sum()) / len(tree)
+
+
 def rebuild(tree: SGTree, vectors: np.ndarray, drift: float) -> Followed:
     """Follow vectors by Algorithm 3; `drift` bounds the change of any distance. Raises Misuse where it is below 0, or they do not fit."""
     from flatcoat.mining.sg_edit import broken, farthest_kids, widen
