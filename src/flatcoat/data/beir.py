@@ -5,8 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from flatcoat.data.lines import as_text, field, find, json_lines, text_lines
+from flatcoat.data.metadata import of_record
 from flatcoat.data.problems import Problems
 from flatcoat.data.store import StoreBuilder
+
+FIELDS = ("_id", "id", "title", "text", "contents")
 
 
 def is_beir(folder: Path) -> bool:
@@ -15,13 +18,14 @@ def is_beir(folder: Path) -> bool:
 
 
 def read_beir(folder: Path, builder: StoreBuilder, problems: Problems) -> list[Path]:
-    """Feed a BEIR folder to a builder; give the files read."""
+    """Feed a BEIR folder to a builder; give the files read. What else a document's line says is its metadata."""
     corpus, queries = find(folder, "corpus.jsonl"), find(folder, "queries.jsonl")
     used = [path for path in (corpus, queries) if path]
     for place, record in json_lines(corpus, problems) if corpus else ():
         id, text = field(record, ("_id", "id"), place, problems), field(record, ("text", "contents"), place, problems)
         if id is not None and text is not None:
-            builder.add_document(id, as_text(record.get("title")), text, place)
+            metadata = of_record(record, FIELDS, place, problems)
+            builder.add_document(id, as_text(record.get("title")), text, place, metadata)
     for place, record in json_lines(queries, problems) if queries else ():
         id, text = field(record, ("_id", "id"), place, problems), field(record, ("text",), place, problems)
         if id is not None and text is not None:

@@ -1,4 +1,5 @@
-"""Opening a collection by its name: a folder or file in a known layout, `python:`, `ir_datasets:ID`, `hf:ID`.
+"""Opening a collection by its name: a folder or file in a known layout, a folder of documents, `files:FOLDER`, `python:`,
+`ir_datasets:ID`, `hf:ID`.
 
 The store is built once, in `~/.cache/flatcoat` unless a folder is named, and built again when the source's files
 have changed.
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from flatcoat.data.beir import is_beir, read_beir
+from flatcoat.data.documents import files_listing, folder_name, is_documents, read_files
 from flatcoat.data.ir_datasets import read_ir_datasets
 from flatcoat.data.jsonl import read_jsonl
 from flatcoat.data.problems import Problems
@@ -25,7 +27,7 @@ from flatcoat.files import MANIFEST, atomic_folder, digest, one_at_a_time, read_
 
 Reader = Callable[[StoreBuilder, Problems], list[Path]]
 DATA = re.compile(r"\.(jsonl?|tsv|parquet)(\.gz)?$")
-SCHEMES = {"python": read_python, "ir_datasets": read_ir_datasets, "hf": read_hf}
+SCHEMES = {"files": read_files, "python": read_python, "ir_datasets": read_ir_datasets, "hf": read_hf}
 
 
 def reader_of(spec: str) -> Reader:
@@ -35,18 +37,35 @@ def reader_of(spec: str) -> Reader:
         return partial(SCHEMES[scheme], rest)
     path = Path(spec)
     if not path.exists():
-        raise Misuse(f"{spec}: no such folder or file, and not python:, ir_datasets:ID or hf:ID")
+        raise Misuse(f"{spec}: no such folder or file, and not files:FOLDER, python:, ir_datasets:ID or hf:ID")
     if path.is_dir():
-        if is_beir(path):
-            return partial(read_beir, path)
-        if is_tsv(path):
-            return partial(read_tsv, path)
-        raise Misuse(f"{spec}: neither corpus.jsonl (BEIR) nor collection.tsv nor triples*.tsv is in this folder")
+        return _folder_reader(spec, path)
     if path.suffix == ".parquet":
         return partial(read_parquet, path)
     if path.suffix in (".jsonl", ".json") or path.name.endswith(".jsonl.gz"):
         return partial(read_jsonl, path)
     raise Misuse(f"{spec}: a file of no known layout; want .jsonl, .json or .parquet, or a folder")
+
+
+def _folder_reader(spec: str, path: Path) -> Reader:
+    if is_beir(path):
+        return partial(read_beir, path)
+    if is_tsv(path):
+        return partial(read_tsv, path)
+    if is_documents(path):
+        return partial(read_files, spec)
+    raise Misuse(
+        f"{spec}: neither corpus.jsonl (BEIR) nor collection.tsv nor triples*.tsv is in this folder, nor documents "
+        "(.txt, .md, .rst, .html, .pdf, .csv, .parquet)"
+    )
+
+
+def is_own(spec: str) -> bool:
+    """Whether a name is of a folder of documents: `files:FOLDER`, or a folder of no other layout that holds some."""
+    if spec.startswith("files:"):
+        return True
+    path = Path(spec)
+    return path.is_dir() and not is_beir(path) and not is_tsv(path) and is_documents(path)
 
 
 def open_collection(spec: str, store: Path | None = None, *, strict: bool = False) -> Collection:
@@ -104,19 +123,25 @@ def source_name(spec: str) -> str:
     scheme, _, rest = spec.partition(":")
     if scheme == "python":
         return f"python:{python_root(rest).resolve()}"
+    if scheme == "files":
+        return folder_name(rest)
     return spec if scheme in SCHEMES else str(Path(spec).resolve())
 
 
 def _listing(spec: str) -> str | None:
-    """A digest of which files a source has; for Python code, of their sizes and times too."""
+    """A digest of which files a source has; for Python code and documents, of their sizes and times too."""
     scheme, _, rest = spec.partition(":")
     if scheme == "python":
         return python_listing(python_root(rest))
+    if scheme == "files":
+        return files_listing(rest)
     if scheme in SCHEMES:
         return None
     path = Path(spec)
     if path.is_file():
         return digest(path.with_name("corpus.jsonl").is_file())
+    if not is_beir(path) and not is_tsv(path):
+        return files_listing(spec)
     names = [p.relative_to(path) for folder in (path, path / "qrels") if folder.is_dir() for p in folder.iterdir()]
     return digest(sorted(str(name) for name in names if DATA.search(name.name)))
 

@@ -12,18 +12,24 @@ from typing import Any, NamedTuple
 
 from flatcoat.columns import text_hash
 from flatcoat.data.lines import as_text, json_lines
+from flatcoat.data.metadata import of_record
 from flatcoat.data.problems import Problems
 from flatcoat.data.store import StoreBuilder
 from flatcoat.errors import FlatcoatError
 from flatcoat.records import full_text
 
+CORPUS_FIELDS = ("docid", "_id", "title", "text", "document_text")
+
 
 class Passage(NamedTuple):
-    """A document as such files give it; `text` None means the id alone."""
+    """A document as such files give it; `text` None means the id alone. Of its metadata only an object of that name is read:
+    further fields of a query's passages (scores, ranks) are of the pair.
+    """
 
     id: str | None
     title: str
     text: str | None
+    metadata: dict[str, Any] | None = None
 
 
 class Group(NamedTuple):
@@ -41,7 +47,10 @@ def _given(passages: Any) -> list[Passage]:
         if not isinstance(p, dict):
             raise TypeError(f"a {type(p).__name__} where an object with 'text' is right")
         id = p.get("docid", p.get("passage_id", p.get("id")))
-        result.append(Passage(None if id is None else as_text(id), as_text(p.get("title")), as_text(p.get("text"))))
+        own = p["metadata"] if isinstance(p.get("metadata"), dict) else None
+        result.append(
+            Passage(None if id is None else as_text(id), as_text(p.get("title")), as_text(p.get("text")), own)
+        )
     return result
 
 
@@ -93,7 +102,8 @@ def read_jsonl(path: Path, builder: StoreBuilder, problems: Problems) -> list[Pa
             if id is None or text is None:
                 problems.add("missing field", place, "no docid and document_text")
                 continue
-            builder.add_document(as_text(id), as_text(record.get("title")), as_text(text), place)
+            metadata = of_record(record, CORPUS_FIELDS, place, problems)
+            builder.add_document(as_text(id), as_text(record.get("title")), as_text(text), place, metadata)
     parse = None
     for place, record in _records(path, problems):
         if parse is None:
@@ -133,5 +143,5 @@ def _add(group: Group, builder: StoreBuilder, place: str) -> None:
         for p in passages:
             doc_id = p.id or f"d{text_hash(full_text(p.title, p.text or '')):016x}"
             if p.text is not None:
-                builder.ensure_document(doc_id, p.title, p.text, place)
+                builder.ensure_document(doc_id, p.title, p.text, place, p.metadata)
             note(doc_id)

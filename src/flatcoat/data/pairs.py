@@ -5,6 +5,7 @@ Batches are a pure function of (pairs, batch size, seed, epoch), so a resumed ru
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,9 +27,20 @@ class Pairs:
     keys: np.ndarray  # int64 [document]
     known: dict[int, np.ndarray]  # query row -> keys of all its positives
     widest: int
+    shown: Sequence[str] | None = (
+        None  # a judgement's text that training sees in place of the document's; '' for the document's own
+    )
+    judged: np.ndarray | None = None  # int64 [pair]: which judgement of the split a pair is
 
     def __len__(self) -> int:
         return len(self.queries)
+
+    def answers(self, at: np.ndarray) -> list[str]:
+        """Texts of the documents of pairs, as training sees them."""
+        own = list(self.collection.documents.texts(self.documents[at]))
+        if self.shown is None or self.judged is None:
+            return own
+        return [self.shown[int(self.judged[pair])] or text for pair, text in zip(at.tolist(), own, strict=True)]
 
     def known_of(self, queries: np.ndarray) -> np.ndarray:
         """Keys of all positives of each query [query, widest], padded with -1."""
@@ -55,7 +67,10 @@ def load_pairs(collection: Collection, split: str = "train") -> Pairs:
     query_keys = np.array([text_hash(collection.queries.text(int(row))) for row in rows], dtype=np.int64)
     known = _known(rows, query_keys, inverse, keys[documents])
     widest = max(len(own) for own in known.values())
-    return Pairs(collection, split, queries, documents, query_keys[inverse], keys, known, widest)
+    return Pairs(
+        collection, split, queries, documents, query_keys[inverse], keys, known, widest,
+        collection.shown(split), np.flatnonzero(judged[:, 2] > 0),
+    )  # fmt: skip
 
 
 def _known(

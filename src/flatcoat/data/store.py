@@ -1,10 +1,11 @@
 """The collection store: documents, queries, judgements and given negatives, memory-mapped and built once.
 
 Every reader of a foreign layout feeds a `StoreBuilder`; everything else reads a `Collection`. Only ids are held in
-memory while building. Layout: `documents/` and `queries/` (columns `ids`, `titles`, `texts` and a lookup),
+memory while building. Layout: `documents/` and `queries/` (columns `ids`, `titles`, `texts` and a lookup; `documents/` has a
+column `metadata`, a JSON object or nothing a row, where any document carries some),
 `judgements/SPLIT.npy` (int64 [n, 3]: query row, document row, grade), `judgements/SPLIT.unknown.json` (judgements of
-documents that the corpus lacks: they still count against recall, as trec_eval has it), `negatives/SPLIT.npy`
-(int64 [n, 2]).
+documents that the corpus lacks: they still count against recall, as trec_eval has it), `judgements/SPLIT.shown` (a column, where
+training is to see other text than the document's: a text or nothing a judgement), `negatives/SPLIT.npy` (int64 [n, 2]).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import json
 import re
 import sys
 from array import array
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from flatcoat.columns import Column, ColumnWriter, Lookup, text_hash
+from flatcoat.data.metadata import as_json
 from flatcoat.data.problems import Problems
 from flatcoat.errors import FlatcoatError, Misuse
 from flatcoat.files import read_manifest, write_manifest
@@ -41,8 +43,10 @@ class TableBuilder:
         self.hashes = array("q")
         self.row_of_hash: dict[int, int] = {}
         self.content = hashlib.sha256()
+        self.metadata: ColumnWriter | None = None  # from the first row that has some
+        self.fields: set[str] = set()
 
-    def add(self, id: str, title: str, text: str, where: str) -> int | None:
+    def add(self, id: str, title: str, text: str, where: str, metadata: Mapping[str, Any] | None = None) -> int | None:
         """Append a text and give its row; None where it is a duplicate or has no usable id or text."""
         if not id or any(ord(c) < 32 for c in id):
             self.problems.add(f"bad {self.noun} id", where, f"id {id!r} is empty or has control characters")
@@ -63,9 +67,26 @@ class TableBuilder:
         self.content.update(json.dumps(record).encode())
         for column, value in zip(self.columns.values(), record, strict=True):
             column.append(value)
+        self._carry(row, metadata, where)
         self.hashes.append(hashed)
         self.row_of_hash.setdefault(hashed, row)
         return row
+
+    def _carry(self, row: int, metadata: Mapping[str, Any] | None, where: str) -> None:
+        try:
+            said = _clean(as_json(metadata))
+        except RecursionError:
+            self.problems.add("bad metadata", where, "nested too deep; left out")
+            said = ""
+        if said:
+            self.content.update(said.encode())
+            self.fields.update(json.loads(said))
+            if self.metadata is None:
+                self.metadata = ColumnWriter(self.folder, "metadata")
+                for _ in range(row):
+                    self.metadata.append("")
+        if self.metadata is not None:
+            self.metadata.append(said)
 
     def row(self, id: str) -> int | None:
         """The row of an id added before."""
@@ -74,7 +95,7 @@ class TableBuilder:
 
     def close(self) -> str:
         """Finish the files; give the content's sha256."""
-        for column in self.columns.values():
+        for column in (*self.columns.values(), *([self.metadata] if self.metadata else [])):
             column.close()
         Lookup.write(self.folder, "lookup", self.hashes)
         return self.content.hexdigest()
@@ -89,28 +110,37 @@ class StoreBuilder:
         self.queries = TableBuilder(folder / "queries", "query", problems)
         self.judgements: dict[str, array[int]] = {}
         self.unknown: dict[str, list[tuple[int, str, int]]] = {}
+        self.shown: dict[str, dict[int, str]] = {}  # by split and number of the judgement
         self.negatives: dict[str, array[int]] = {}
+        self.made: dict[str, Any] = {}  # how queries were made, where nobody wrote them
 
-    def add_document(self, id: str, title: str, text: str, where: str) -> None:
-        """Append a document."""
-        self.documents.add(_clean(id), _clean(title), _clean(text), where)
+    def add_document(
+        self, id: str, title: str, text: str, where: str, metadata: Mapping[str, Any] | None = None
+    ) -> None:
+        """Append a document, and what it carries beside its text."""
+        self.documents.add(_clean(id), _clean(title), _clean(text), where, metadata)
 
     def add_query(self, id: str, text: str, where: str) -> None:
         """Append a query."""
         self.queries.add(_clean(id), "", _clean(text), where)
 
-    def ensure_document(self, id: str, title: str, text: str, where: str) -> None:
+    def ensure_document(
+        self, id: str, title: str, text: str, where: str, metadata: Mapping[str, Any] | None = None
+    ) -> None:
         """Append a document unless its id is already there (layouts that repeat documents in each line)."""
         if self.documents.row(id) is None:
-            self.add_document(id, title, text, where)
+            self.add_document(id, title, text, where, metadata)
 
     def ensure_query(self, id: str, text: str, where: str) -> None:
         """Append a query unless its id is already there."""
         if self.queries.row(id) is None:
             self.add_query(id, text, where)
 
-    def judge(self, split: str, query_id: str, doc_id: str, grade: int, where: str) -> None:
-        """Note a judgement; unknown ids are reported, those of documents still counted."""
+    def judge(self, split: str, query_id: str, doc_id: str, grade: int, where: str, shown: str | None = None) -> None:
+        """Note a judgement; unknown ids are reported, those of documents still counted.
+
+        `shown` is what training is to see in place of the document's text.
+        """
         query = self.queries.row(query_id)
         if query is None:
             self.problems.add("judgement of an unknown query", where, f"query {query_id!r} is not among the queries")
@@ -120,7 +150,10 @@ class StoreBuilder:
             self.problems.add("judgement of an unknown document", where, f"document {doc_id!r} is not in the corpus")
             self.unknown.setdefault(split, []).append((query, doc_id, grade))
             return
-        self.judgements.setdefault(split, array("q")).extend((query, document, grade))
+        judged = self.judgements.setdefault(split, array("q"))
+        if shown is not None:
+            self.shown.setdefault(split, {})[len(judged) // 3] = _clean(shown)
+        judged.extend((query, document, grade))
 
     def negative(self, split: str, query_id: str, doc_id: str, where: str) -> None:
         """Note a given negative."""
@@ -134,13 +167,21 @@ class StoreBuilder:
     def close(self, source: dict[str, Any]) -> None:
         """Write what remains, and the manifest."""
         if not len(self.documents.hashes):
-            raise FlatcoatError(f"{source.get('spec')}: no documents were found; a collection needs at least one")
+            wrong = "".join(f"; {line}" for line in self.problems.lines())
+            raise FlatcoatError(
+                f"{source.get('spec')}: no documents were found; a collection needs at least one{wrong}"
+            )
         content = {"documents": self.documents.close(), "queries": self.queries.close()}
         for kind, table, width in (("judgements", self.judgements, 3), ("negatives", self.negatives, 2)):
             (self.folder / kind).mkdir(exist_ok=True)
             for split, flat in table.items():
                 _check_split(split)
                 np.save(self.folder / kind / f"{split}.npy", np.array(flat, dtype=np.int64).reshape(-1, width))
+        for split, texts in self.shown.items():
+            column = ColumnWriter(self.folder / "judgements", f"{split}.shown")
+            for number in range(len(self.judgements[split]) // 3):
+                column.append(texts.get(number, ""))
+            column.close()
         for split, rows in self.unknown.items():
             text = json.dumps(rows, ensure_ascii=False)
             (self.folder / "judgements" / f"{split}.unknown.json").write_text(text, encoding="utf-8")
@@ -151,6 +192,8 @@ class StoreBuilder:
             "splits": sorted(set(self.judgements) | set(self.unknown)),
             "content": content,
             "problems": self.problems.summary(),
+            **({"fields": sorted(self.documents.fields)} if self.documents.fields else {}),
+            **({"made": self.made} if self.made else {}),
         }
         write_manifest(self.folder, KIND, VERSION, facts)
 
@@ -168,8 +211,10 @@ def _check_split(split: str) -> None:
 class TextTable:
     """Texts of a store, by row or id."""
 
-    def __init__(self, folder: Path, content: str):
+    def __init__(self, folder: Path, content: str, fields: Sequence[str] = ()):
         self.ids, self.titles, self.bodies = (Column(folder, name) for name in ("ids", "titles", "texts"))
+        self._metadata = Column(folder, "metadata") if fields else None
+        self._fields = list(fields)
         self.lookup = Lookup(folder, "lookup", self.ids)
         self.fingerprint = content
 
@@ -179,6 +224,20 @@ class TextTable:
     def text(self, row: int) -> str:
         """Title and text of a row, joined by `full_text`."""
         return full_text(self.titles[row], self.bodies[row])
+
+    @property
+    def has_metadata(self) -> bool:
+        """Whether any row carries metadata."""
+        return self._metadata is not None
+
+    def fields(self) -> list[str]:
+        """The names of metadata's fields over all rows, sorted."""
+        return list(self._fields)
+
+    def metadata(self, row: int) -> dict[str, Any]:
+        """What a row carries beside its text; {} where that is nothing."""
+        said = self._metadata[row] if self._metadata is not None else ""
+        return json.loads(said) if said else {}
 
     def texts(self, rows: Sequence[int] | np.ndarray | None = None) -> Sequence[str]:
         """The joined texts of `rows`, in that order; of all rows as a lazy sequence where `rows` is None."""
@@ -213,7 +272,7 @@ class Collection:
     @cached_property
     def documents(self) -> TextTable:
         """The corpus."""
-        return TextTable(self.path / "documents", self.facts["content"]["documents"])
+        return TextTable(self.path / "documents", self.facts["content"]["documents"], self.facts.get("fields", ()))
 
     @cached_property
     def queries(self) -> TextTable:
@@ -232,6 +291,13 @@ class Collection:
             raise Misuse(f"{self.facts['source'].get('spec')}: no split {split!r}; it has {have}")
         path = self.path / "judgements" / f"{split}.npy"
         return np.load(path, mmap_mode="r") if path.exists() else np.zeros((0, 3), np.int64)
+
+    def shown(self, split: str) -> Sequence[str] | None:
+        """What training sees of each judgement's document in place of its text, '' where that is the text itself; None where
+        that is so for all.
+        """
+        folder = self.path / "judgements"
+        return Column(folder, f"{split}.shown") if (folder / f"{split}.shown.bin").is_file() else None
 
     def negatives(self, split: str) -> np.ndarray:
         """Given negatives, int64 [n, 2]: query row, document row."""

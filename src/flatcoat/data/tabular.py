@@ -8,6 +8,7 @@ from typing import Any
 
 from flatcoat.columns import text_hash
 from flatcoat.data.lines import as_text
+from flatcoat.data.metadata import of_record
 from flatcoat.data.problems import Problems
 from flatcoat.data.store import StoreBuilder
 from flatcoat.errors import FlatcoatError, need
@@ -17,7 +18,7 @@ POSITIVE = ("positive", "document", "answer", "passage", "pos", "sentence2")
 
 
 def read_parquet(path: Path, builder: StoreBuilder, problems: Problems) -> list[Path]:
-    """Feed a file of pairs or triples (split train), or of documents (columns id, text, title)."""
+    """Feed a file of pairs or triples (split train), or of documents (columns id, text, title; any other is metadata)."""
     parquet: Any = need("pyarrow.parquet", "tables")
     arrow: Any = need("pyarrow", "tables")
     try:
@@ -54,7 +55,9 @@ def add_rows(
             f"{place}: columns {', '.join(names)}: want {'|'.join(QUERY)} and {'|'.join(POSITIVE)}, or id and text"
         )
     for number, row in enumerate(rows, start=1):
-        builder.add_document(as_text(row[id]), as_text(row.get("title")), as_text(row[text]), f"{place}: row {number}")
+        where = f"{place}: row {number}"
+        metadata = of_record(row, (id, text, "title"), where, problems)
+        builder.add_document(as_text(row[id]), as_text(row.get("title")), as_text(row[text]), where, metadata)
 
 
 def _pair(

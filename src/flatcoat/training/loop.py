@@ -239,7 +239,7 @@ class Training:
         texts = pairs.collection
         return Batch(
             texts.queries.texts(queries[mine]),
-            texts.documents.texts(documents),
+            [*pairs.answers(positions[mine]), *texts.documents.texts(documents[len(positions[mine]) :])],
             pairs.keys[documents],
             pairs.known_of(queries[mine]),
             None if self.teacher is None else self._taught(queries[mine], everything, mine, len(positions)),

@@ -1,0 +1,89 @@
+"""`flatcoat run FOLDER`: a folder of documents in the place of a recipe.
+
+What is measured and what is searched are two things here. The run measures on passages that lack the words of the held-out questions
+made from them; in `whole/` of the same folder stands the engine to use, over every word, with the model that was trained.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from flatcoat.app.recipe import apply_change, parse_recipe
+from flatcoat.app.tables import Recipe
+from flatcoat.data.collection import is_own
+from flatcoat.errors import FlatcoatError, Misuse
+from flatcoat.records import Track
+
+
+def own_text() -> str:
+    """The recipe that stands behind a folder: `recipes/own.toml`, from the package or the checkout.
+
+    Raises:
+        FlatcoatError: an installation without it.
+    """
+    packaged = resources.files("flatcoat") / "recipes" / "own.toml"
+    checkout = Path(__file__).parents[3] / "recipes" / "own.toml"
+    for place in (packaged, checkout):
+        if place.is_file():
+            return place.read_text(encoding="utf-8")
+    raise FlatcoatError("recipes/own.toml is not part of this installation; install flatcoat again, or name a recipe")
+
+
+def own_recipe(folder: str, changes: list[str] | None = None) -> Recipe:
+    """The recipe for a folder of documents, or for `files:FOLDER?OPTIONS`, with `KEY=VALUE` changes.
+
+    Raises:
+        Misuse: no folder of documents, or a change that is not right.
+    """
+    if not is_own(folder):
+        raise Misuse(f"{folder}: neither a recipe (TOML) nor a folder of documents")
+    values = tomllib.loads(own_text())
+    name = folder if folder.startswith("files:") else f"files:{folder}"
+    joined = "&" if "?" in name and not Path(name.removeprefix("files:")).exists() else "?"
+    values["collection"]["source"] = name if "withhold=" in name else f"{name}{joined}withhold=true"
+    for change in changes or []:
+        apply_change(values, change)
+    return parse_recipe(values, folder)
+
+
+def whole_recipe(recipe: Recipe, out: Path) -> Recipe:
+    """The recipe of the engine to use: every word of the documents, encoded and indexed with what a run at `out` made."""
+    source = recipe.collection.source.replace("withhold=true", "withhold=false")
+    start = str(out / "model") if recipe.training.steps else recipe.model.start
+    return recipe.model_copy(
+        update={
+            "collection": recipe.collection.model_copy(update={"source": source}),
+            "model": recipe.model.model_copy(update={"start": start}),
+            "training": recipe.training.model_copy(update={"steps": 0}),
+            "before": (),
+            "also": (),
+        }
+    )
+
+
+def run_own(
+    recipe: Recipe,
+    out: Path,
+    *,
+    resume: bool = False,
+    track: Track,
+    note: Callable[[str], None],
+    allow: tuple[str, ...] = (),
+) -> dict[str, Any]:
+    """Run a folder's recipe into `out`, then index every word into `out/whole`; give the first one's results.
+
+    Raises:
+        Misuse: `out` is another recipe's, or too few documents to hold any out.
+        FlatcoatError: a stage could not be done.
+    """
+    from flatcoat.app.run import run_recipe
+
+    results = run_recipe(recipe, out, resume=resume, track=track, note=note, allow=allow)
+    if "withhold=true" in recipe.collection.source:
+        note("whole: every word of the documents, to be searched")
+        run_recipe(whole_recipe(recipe, out), out / "whole", resume=resume, track=track, note=note, allow=allow)
+    return results
