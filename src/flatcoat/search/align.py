@@ -48,8 +48,8 @@ def align(model: LateModel, query: str, document: str) -> list[Alignment]:
     Raises:
         FlatcoatError: the document has no token with a vector, so that there is nothing to match.
     """
-    tokens, asked = _vectors(model.query, query, model.runtime)
-    words, held = _vectors(model.document, document, model.runtime)
+    tokens, asked = token_vectors(model.query, query, model.runtime)
+    words, held = token_vectors(model.document, document, model.runtime)
     if not len(held):
         raise FlatcoatError("every token of the document is one that the model skips: there is nothing to match")
     products = asked @ held.T
@@ -62,7 +62,7 @@ def align(model: LateModel, query: str, document: str) -> list[Alignment]:
 
 
 @torch.inference_mode()
-def _vectors(tower: LateTower, text: str, runtime: Any) -> tuple[list[str], np.ndarray]:
+def token_vectors(tower: LateTower, text: str, runtime: Any) -> tuple[list[str], np.ndarray]:
     """The tokens of a text that have a vector, and the vectors [token, dim]."""
     tower.train(False)
     ids = tower.tokenize([text])[0]

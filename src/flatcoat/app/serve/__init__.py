@@ -1,0 +1,1 @@
+"""Search over HTTP: a served folder, its API, its page."""
