@@ -1,0 +1,1 @@
+"""Search behind an existing engine: Qdrant, PostgreSQL with pgvector, Milvus."""

