@@ -202,6 +202,9 @@ def run_ablation(
         results = {"collection": recipe.collection.source, **table, "machine": machine()}
         write_text(out / "ablation.md", markdown(results))
         write_json(out / "ablation.json", results)
+        from flatcoat.app.html.study_report import write_ablation_report
+
+        write_ablation_report(out)
     return results
 
 

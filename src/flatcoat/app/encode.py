@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from flatcoat.models.load import Model
 
 
-def _facts(model: Model, source: str, side: str, corpus: str) -> dict[str, Any]:
+def facts_of(model: Model, source: str, side: str, corpus: str) -> dict[str, Any]:
+    """What a folder of vectors says of the model that made it."""
     from flatcoat.models.checkpoint import describe, fingerprint
     from flatcoat.models.dense import DenseModel
     from flatcoat.models.source import resolve
@@ -44,7 +45,7 @@ def encode_documents(
 ) -> Folder:
     """Encode the corpus of a collection with the model that was loaded from `source`."""
     table = collection.documents
-    facts = _facts(model, source, "documents", table.fingerprint)
+    facts = facts_of(model, source, "documents", table.fingerprint)
     return _encode_to(path, model, "documents", table.texts(), table.ids, facts, track, label)
 
 
@@ -55,7 +56,7 @@ def encode_queries(
     rows = collection.query_rows(split)
     texts, ids = collection.queries.texts(rows), [collection.queries.ids[int(row)] for row in rows]
     facts = {
-        **_facts(model, source, "queries", collection.documents.fingerprint),
+        **facts_of(model, source, "queries", collection.documents.fingerprint),
         "split": split,
         "queries": collection.queries.fingerprint,
     }

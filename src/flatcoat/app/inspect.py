@@ -133,7 +133,7 @@ def _index(path: Path) -> list[Finding]:
     of = folder.facts["of"]
     if "pooling" in of.get("tower", {}):
         found += pooling(of.get("declared_pooling"), of["tower"]["pooling"])
-    return found + (_token_vectors(folder.index) if "tokens" in folder.facts else [])
+    return found + (_token_vectors(folder.index) if "tokens" in folder.facts and "engine" not in folder.facts else [])
 
 
 def _token_vectors(index: Any) -> list[Finding]:

@@ -92,6 +92,6 @@ class NegativesTable(Table):
             raise ValueError(
                 f"warmup is of {', '.join(WITH_QUERIES)}; kind = {self.kind} has its negatives from the start"
             )
-        if self.kind != "dynnibal" and "dynnibal" in self.model_fields_set:
+        if self.kind != "dynnibal" and self.dynnibal != DynnibalTable():
             raise ValueError(f"there is a table negatives.dynnibal, but kind = {self.kind}")
         return self

@@ -79,6 +79,7 @@ def markdown(results: dict[str, Any]) -> str:
         f"# {collection['source']}: {collection['documents']} documents, {collection['test_queries']} test queries\n",
         _table(*system_rows(results)),
         "p: paired randomisation test, Holm-corrected over the table. ms/query: median wall time of the search alone.\n",
+        *([results["made"]["statement"] + "\n"] if results.get("made") else []),
     ]
     header, rows = fidelity_rows(results)
     if rows:
@@ -118,7 +119,8 @@ def show(results: dict[str, Any], where: str) -> None:
             for row in rows:
                 table.add_row(*row)
             console.print(table)
-    for line in (*fix_lines(results), *cost_lines(results)):
+    made = [results["made"]["statement"]] if results.get("made") else []
+    for line in (*made, *fix_lines(results), *cost_lines(results)):
         console.print(line, highlight=False, markup=False)
     if not results["query_ms"]:
         return  # a cross-encoder re-ranks; there is nothing to ask

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import resource
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -108,7 +109,10 @@ class _Run:
             keys.append(digest(made))
         settings = [corpus, lexical, recipe.collection.model_dump(), recipe.evaluation.model_dump(),
                     [t.model_dump() for t in recipe.indexes], keys]  # fmt: skip
-        self._stage("evaluate", settings, out / "results.json", lambda: self._evaluate(collection, final))
+        key = self._stage("evaluate", settings, out / "results.json", lambda: self._evaluate(collection, final))
+        from flatcoat.app.html.run_report import write_run_report
+
+        self._stage("report", key, out / "report.html", lambda: write_run_report(out))
         results = read_json(out / "results.json")
         self.note(f"done in {time.perf_counter() - started:.0f} s: {out}")
         return results
@@ -267,7 +271,9 @@ class _Run:
             "query_ms": measured.query_ms,
             "training": read_json(cost) if trained and cost.is_file() else None,
             "pairs_per_step": self.recipe.training.batch * self.recipe.training.accumulate,
+            "made": collection.facts.get("made"),
             "seconds": self.times,
+            "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
             "checks": read_json(self.out / "checks.json"),
             "machine": machine(),
         }  # fmt: skip

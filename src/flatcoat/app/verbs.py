@@ -19,7 +19,7 @@ T = TypeVar("T", bound=Table)
 
 
 def run(
-    recipe: Path,
+    recipe: str,
     out: Path,
     resume: bool,
     changes: list[str] | None,
@@ -30,15 +30,18 @@ def run(
     """`flatcoat run`."""
     from flatcoat.app.report import show
     from flatcoat.app.run import run_recipe
+    from flatcoat.app.verbs_own import own_recipe, run_own
+    from flatcoat.data.collection import is_own
 
-    loaded = load_recipe(recipe, changes)
-    results = run_recipe(
+    own = is_own(str(recipe))
+    loaded = own_recipe(str(recipe), changes) if own else load_recipe(Path(recipe), changes)
+    results = (run_own if own else run_recipe)(
         loaded, out, resume=resume, track=tracker(quiet), note=lambda text: say(text, quiet), allow=tuple(allow or ())
     )
     if as_json:
         sys.stdout.write(json.dumps(results, ensure_ascii=False) + "\n")
     else:
-        show(results, str(out))
+        show(results, str(out / "whole") if own and (out / "whole").is_dir() else str(out))
 
 
 def train(recipe: Path, out: Path, changes: list[str] | None, allow: list[str] | None, quiet: bool) -> None:
@@ -80,12 +83,13 @@ def train(recipe: Path, out: Path, changes: list[str] | None, allow: list[str] |
 def encode(
     model: str, collection: str, out: Path, queries: str | None, pooling: str | None, query_length: int | None,
     document_length: int | None, precision: str, device: str, strict: bool, allow: list[str] | None, quiet: bool,
+    workers: str | None = None,
 ) -> None:  # fmt: skip
     """`flatcoat encode`."""
     from flatcoat.app import build
-    from flatcoat.app.encode import encode_documents, encode_queries
     from flatcoat.app.family import as_trained
     from flatcoat.app.tables import ModelTable, RuntimeTable
+    from flatcoat.app.verbs_shards import Asked, encode_asked
     from flatcoat.checks.base import enforce
     from flatcoat.data.collection import open_collection
     from flatcoat.files import free_to_write
@@ -111,12 +115,10 @@ def encode(
     table = build.from_options(ModelTable, {"kind": kind, "start": model, **said})
     used = build.model(table, RuntimeTable())
     enforce(as_trained(table, used), allow or ())
-    used.runtime = Runtime(best_device(device), precision)
+    used.runtime = Runtime("cpu" if workers else best_device(device), precision)
     used.to(used.runtime.device)
-    if queries:
-        made = encode_queries(out, used, model, opened, queries, track=tracker(quiet))
-    else:
-        made = encode_documents(out, used, model, opened, track=tracker(quiet))
+    asked = Asked(used, table, collection, opened, device, tracker(quiet), lambda text: say(text, quiet))
+    made = encode_asked(out, asked, queries, workers)
     if isinstance(made, MultiFolder):
         tokens = len(made.vectors.vectors) / max(1, len(made))
         say(f"{len(made)} texts of {tokens:.1f} token vectors in the mean, {made.vectors.dim} dimensions: {out}", quiet)
@@ -138,11 +140,11 @@ def index(source: str, out: Path, kind: str, changes: list[str] | None, copy: bo
     free_to_write(out, "flatcoat-index", source)
     if kind == "bm25":
         collection = open_collection(source)
-        settings = lexical_settings(_table(LexicalTable, changes))
+        settings = lexical_settings(settings_table(LexicalTable, changes))
         facts = {"corpus": collection.documents.fingerprint}
         made = write_bm25(out, collection.documents.texts(), list(collection.documents.ids), facts, settings)
     elif kind in (*VECTOR_KINDS, *SPARSE_KINDS, *MULTI_KINDS):
-        table = _table(IndexTable, [*(changes or []), f'kind="{kind}"']) if kind != "exact" else None
+        table = settings_table(IndexTable, [*(changes or []), f'kind="{kind}"']) if kind != "exact" else None
         if kind == "exact" and changes:
             raise Misuse("--set: exact search has no settings")
         made = write_index(out, open_vectors(Path(source)), table, copy=copy)
@@ -152,7 +154,7 @@ def index(source: str, out: Path, kind: str, changes: list[str] | None, copy: bo
     say(f"{kind} index of {made.facts['items']} documents, {made.bytes / 1e6:.1f} MB with its vectors: {out}", quiet)
 
 
-def _table(kind: type[T], changes: list[str] | None) -> T:
+def settings_table(kind: type[T], changes: list[str] | None) -> T:
     """A table of settings from --set KEY=VALUE."""
     import tomllib
 

@@ -26,14 +26,17 @@ def _number(value: Any) -> str:
     return value if isinstance(value, str) else f"{value:.4f}"
 
 
-def evaluate(qrels: Path, runs: list[Path], measures: str, by_query: bool, compare: bool, as_json: bool) -> None:
+def evaluate(
+    qrels: Path, runs: list[Path], measures: str, by_query: bool, compare: bool, as_json: bool, html: Path | None = None
+) -> None:
     """`flatcoat evaluate`."""
     from flatcoat.evaluation.measures import evaluate as judge
     from flatcoat.evaluation.measures import means
 
     names = measures.split()
     judged = read_qrels(qrels)
-    tables = {str(path): judge(judged, read_run(path), names) for path in runs}
+    read = {str(path): read_run(path) for path in runs}
+    tables = {name: judge(judged, run, names) for name, run in read.items()}
     result: dict[str, Any] = {"means": {run: means(table) for run, table in tables.items()}}
     if by_query:
         result["by_query"] = tables
@@ -41,6 +44,10 @@ def evaluate(qrels: Path, runs: list[Path], measures: str, by_query: bool, compa
         if len(runs) < 2:
             raise Misuse("--compare wants a baseline and at least one other run")
         result["comparisons"] = _compare(tables, names, str(runs[0]))
+    if html is not None:
+        from flatcoat.app.html.judge_report import evaluation_report
+
+        evaluation_report(judged, read, tables, result.get("comparisons", ())).write(html)
     if as_json:
         sys.stdout.write(json.dumps(result, ensure_ascii=False) + "\n")
         return
@@ -74,7 +81,7 @@ def _compare(tables: dict[str, Any], names: list[str], baseline: str) -> list[di
 
 def fidelity(
     index: Path, vectors: Path, queries: Path, qrels: Path | None, measures: str, target_recall: float | None,
-    max_loss: float | None, as_json: bool,
+    max_loss: float | None, as_json: bool, html: Path | None = None,
 ) -> None:  # fmt: skip
     """`flatcoat fidelity`."""
     from flatcoat.app.family import as_queries, exact_index, open_vectors
@@ -113,7 +120,15 @@ def fidelity(
     best: Fidelity | None = None
     if target_recall is not None or max_loss is not None:
         best, tried = judge.cheapest(folder.index, recall=target_recall, loss=max_loss, measure=names[0])
+    _write_fidelity(html, str(index), tried, best, folder.bytes)
     _show_fidelity(tried, best, target_recall, max_loss, folder.bytes, as_json)
+
+
+def _write_fidelity(html: Path | None, title: str, tried: list[Any], best: Any, size: int) -> None:
+    if html is not None:
+        from flatcoat.app.html.judge_report import fidelity_report
+
+        fidelity_report(title, tried, best, size).write(html)
 
 
 def _show_fidelity(

@@ -14,11 +14,14 @@ from flatcoat.app.negative_tables import WITH_QUERIES, NegativesTable
 from flatcoat.app.progress import say, tracker
 from flatcoat.app.recipe import apply_change
 from flatcoat.app.samplers import drawing, mining_index, positives_by_query
+from flatcoat.app.tables import ModelTable
+from flatcoat.app.verbs_shards import Asked, Judge, mine_by_workers, negative_lines
 from flatcoat.data.collection import open_collection
 from flatcoat.data.store import Collection
 from flatcoat.data.trec import read_run
 from flatcoat.errors import FlatcoatError, Misuse, nearest
 from flatcoat.files import write_text
+from flatcoat.mining.mine import Mined, MineSettings
 from flatcoat.records import Run, silent
 
 KINDS = ("list", *WITH_QUERIES)
@@ -29,14 +32,19 @@ def mine(
     model: str, collection: str, out: str, split: str, first: int, last: int, absolute_margin: float | None,
     relative: float | None, max_score: float | None, approximate: bool, judge: str | None, judge_above: float,
     kind: str, per_query: int, seed: int, settings_: list[str] | None, precision: str, device: str, quiet: bool,
+    workers: str | None = None,
 ) -> None:  # fmt: skip
     """`flatcoat mine`."""
     from flatcoat.data.pairs import load_pairs
-    from flatcoat.mining.mine import MineSettings
     from flatcoat.mining.mine import mine as dig
 
     if kind not in KINDS:
         raise Misuse(f"--kind {kind}{nearest(kind, list(KINDS))}: one of {', '.join(KINDS)}")
+    if workers is not None:
+        settings = MineSettings(first, last, absolute_margin, relative, max_score)
+        by = None if judge is None else Judge(judge, judge_above)
+        _divided(model, collection, out, split, kind, settings, approximate, by, precision, device, quiet, workers)
+        return
     if kind != "list":
         _draw(model, collection, out, split, kind, per_query, settings_, seed, precision, device, quiet)
         return
@@ -55,18 +63,33 @@ def mine(
         index, queries, positives, settings,
         vectors=vectors, keys=pairs.keys, refuse=refuse, track=tracker(quiet),
     )  # fmt: skip
-    lines = []
-    for row, found, scores in zip(rows.tolist(), mined.rows, mined.scores, strict=True):
-        kept = found >= 0
-        record = {
-            "query_id": opened.queries.ids[row],
-            "negatives": [opened.documents.ids[int(d)] for d in found[kept]],
-            "scores": [round(float(s), 6) for s in scores[kept]],
-        }
-        lines.append(json.dumps(record, ensure_ascii=False) + "\n")
-    _write(lines, out)
+    _report(opened, rows, mined, out, quiet)
+
+
+def _report(opened: Collection, rows: np.ndarray, mined: Mined, out: str, quiet: bool) -> None:
+    _write(negative_lines(opened, rows, mined), out)
     empty = int((mined.rows < 0).all(1).sum())
     say(f"{int((mined.rows >= 0).sum())} negatives for {len(rows)} queries; {empty} queries have none", quiet)
+
+
+def _divided(
+    model: str, collection: str, out: str, split: str, kind: str, settings: MineSettings, approximate: bool,
+    judge: Judge | None, precision: str, device: str, quiet: bool, workers: str,
+) -> None:  # fmt: skip
+    """A model's negatives, mined by workers."""
+    from flatcoat.models.load import kind_of
+    from flatcoat.models.source import resolve
+
+    if kind != "list" or out == "-" or model == "bm25" or model.endswith((".trec", ".run", ".txt", ".tsv")):
+        raise Misuse(
+            "--workers: wants a model that mines lists (not bm25, a run or --kind), and --out with a file to write"
+        )
+    opened = open_collection(collection)
+    table = from_options(ModelTable, {"kind": kind_of(resolve(model)), "start": model})
+    loaded = _loaded(model, precision, "cpu")
+    asked = Asked(loaded, table, collection, opened, device, tracker(quiet), lambda text: say(text, quiet))
+    rows, mined = mine_by_workers(Path(out), asked, workers, split, settings, approximate=approximate, judge=judge)
+    _report(opened, rows, mined, out, quiet)
 
 
 def _source(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,21 +16,36 @@ from flatcoat.representations import Sparse
 FORMATS = ("ciff", "anserini")
 
 
-def update(index: Path, add: Path | None, delete: Path | None, quiet: bool) -> None:
+def update(index: Path, add: Sequence[str], delete: Path | None, collection: str | None, quiet: bool) -> None:
     """`flatcoat update`."""
+    from flatcoat.index.remote.store import is_remote
+
+    if is_remote(index):
+        from flatcoat.app.verbs_engine import update as change
+
+        change(index, add, delete, collection, quiet)
+        return
+    if len(add) > 1 or collection is not None:
+        raise Misuse(f"{index} is not in an engine: it takes one --add, and no --collection")
+    _here(index, Path(add[0]) if add else None, read_ids(delete) if delete else [], quiet)
+
+
+def read_ids(file: Path) -> list[str]:
+    """A file of document ids, one a line. Raises Misuse where there is none, or no text."""
+    try:
+        return [line for line in file.read_text(encoding="utf-8").split("\n") if line]
+    except FileNotFoundError as error:
+        raise Misuse(f"--delete {file}: no such file; want one id a line") from error
+    except UnicodeDecodeError as error:
+        raise Misuse(f"--delete {file}: not UTF-8 text; want one id a line") from error
+
+
+def _here(index: Path, add: Path | None, gone: list[str], quiet: bool) -> None:
     from flatcoat.index.store import open_index
     from flatcoat.index.update import update_inverted, update_multivector
     from flatcoat.multi_vectors import MultiFolder
     from flatcoat.sparse_vectors import SparseFolder
 
-    gone = []
-    if delete is not None:
-        try:
-            gone = [line for line in delete.read_text(encoding="utf-8").split("\n") if line]
-        except FileNotFoundError as error:
-            raise Misuse(f"--delete {delete}: no such file; want one id a line") from error
-        except UnicodeDecodeError as error:
-            raise Misuse(f"--delete {delete}: not UTF-8 text; want one id a line") from error
     if "tokens" in open_index(index).facts:
         made = update_multivector(index, MultiFolder.open(add) if add else None, gone)
     else:

@@ -43,7 +43,8 @@ def split_identifiers(text: str) -> str:
     return re.sub(r"\w+", parts, text)
 
 
-def _tokenize(texts: Sequence[str], settings: Bm25Settings) -> Any:
+def tokenize(texts: Sequence[str], settings: Bm25Settings) -> Any:
+    """Texts as bm25s takes them: split, without stop words where the settings say so, stemmed."""
     bm25s: Any = need("bm25s", "search")
     stemmer = need("Stemmer", "search").Stemmer("english") if settings.stem else None
     if settings.identifiers:
@@ -63,7 +64,7 @@ class Bm25Index:
         """Build in memory."""
         bm25s: Any = need("bm25s", "search")
         scorer = bm25s.BM25(method="lucene", k1=settings.k1, b=settings.b)
-        scorer.index(_tokenize(texts, settings), show_progress=False)
+        scorer.index(tokenize(texts, settings), show_progress=False)
         return cls(scorer, len(texts), settings)
 
     def save(self, folder: Path) -> None:
@@ -87,7 +88,7 @@ class Bm25Index:
         check_k(k, self.size, self.where)
         rows = np.full((len(queries), k), -1, dtype=np.int64)
         scores = np.full((len(queries), k), -np.inf, dtype=np.float32)
-        tokens = _tokenize(queries, self.settings)
+        tokens = tokenize(queries, self.settings)
         words = {number: word for word, number in tokens.vocab.items()}
         for i, ids in enumerate(tokens.ids):
             known = [words[t] for t in ids if words[t] in self.scorer.vocab_dict]

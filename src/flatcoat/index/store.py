@@ -141,6 +141,10 @@ def open_index(path: Path, *, verify: bool = False) -> IndexFolder:
         FlatcoatError: not an index, of another version, damaged, or its vectors were moved or altered.
     """
     facts = read_manifest(path, KIND, VERSION, verify=verify)
+    if "engine" in facts:
+        from flatcoat.index.remote.store import open_remote
+
+        return open_remote(path, verify=verify)
     ids = (path / "ids.txt").read_text(encoding="utf-8").split("\n")[:-1]
     if facts["kind"] == "bm25":
         return IndexFolder(path, facts, Bm25Index.load(path), ids)
