@@ -54,6 +54,7 @@ class FakeRetriever:
         self.calls: list[tuple[str, int]] = []
         self.overlapping = 0
         self.caught_up = 0
+        self.tidied = 0
         self.closed = False
         self.hold: Callable[[], None] | None = None
         self._busy = threading.Lock()
@@ -85,6 +86,12 @@ class FakeRetriever:
     def catch_up(self):
         self.caught_up += 1
         return self.sequence
+
+    def tidy(self):
+        self._enter("tidy", 1)
+        self.calls.pop()
+        self.tidied += 1
+        return False
 
     def search(self, queries, asked: Asked):
         self._enter("search", len(queries))

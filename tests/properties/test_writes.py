@@ -17,7 +17,9 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from flatcoat.errors import FlatcoatError
 from flatcoat.representations import Dense
+from flatcoat.search import retriever as module
 from flatcoat.search.journal import Document
 from flatcoat.search.legs import DenseView, Encoding, Leg
 from flatcoat.search.retriever import Asked, Conflict, Retriever
@@ -95,6 +97,7 @@ class Writes(RuleBasedStateMachine):
         self.folder = Path(self.place.name)
         self.there = {f"b{i}": f"base {i}" for i in range(BASE)}
         self.open = [open_at(self.folder), open_at(self.folder)]
+        self.sequence = 0
 
     @rule(
         who=st.integers(0, 1),
@@ -127,6 +130,26 @@ class Writes(RuleBasedStateMachine):
         if (self.folder / "journal").exists():
             self.open[who].compact()
 
+    @rule(who=st.integers(0, 1))
+    def tidy(self, who):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(module, "UNDONE", 3)
+            self.open[who].tidy()
+
+    @rule(who=st.integers(0, 1), ids=st.lists(st.sampled_from(IDS), unique=True, min_size=1, max_size=4))
+    def be_refused(self, who, ids):
+        """A disk that takes all and then does not keep it, while the other looks."""
+
+        def fails(file):
+            self.open[1 - who].catch_up()
+            raise OSError(5, "Input/output error")
+
+        with pytest.MonkeyPatch.context() as patch:
+            self.open[who].delete([])  # the file is there
+            patch.setattr(os, "fsync", fails)
+            with pytest.raises(FlatcoatError, match="nothing was added"):
+                self.open[who].add([Document(id, "", f"{id} refused") for id in ids], replace=True)
+
     @rule(cut=st.binary(min_size=1, max_size=40))
     def tear(self, cut):
         """A write that never came to its end."""
@@ -146,6 +169,8 @@ class Writes(RuleBasedStateMachine):
     def the_same(self):
         for retriever in getattr(self, "open", ()):
             retriever.catch_up()
+            assert retriever.sequence >= self.sequence
+            self.sequence = retriever.sequence
             assert len(retriever) == len(self.there)
             found = {id: doc.text for id in IDS if (doc := retriever.document(id)) is not None}
             assert found == self.there

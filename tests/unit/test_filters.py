@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given as drawn
+from hypothesis import settings
+from hypothesis import strategies as st
 
 from flatcoat.errors import Misuse
 from flatcoat.search.filters import Masks, compile_filter
@@ -110,3 +113,62 @@ def test_masks_read_a_row_once_a_filter_and_forget_the_oldest():
     assert len(asked) == 15  # it was used later than the one that is forgotten
     masks.of({"n": 1}, 5)
     assert len(asked) == 20
+
+
+SCALARS = st.one_of(
+    st.booleans(), st.integers(-3, 3), st.sampled_from([2**53, 2**53 + 1, 0.5, -0.0, 2.0**53]), st.sampled_from("aäb")
+)
+VALUES = st.one_of(SCALARS, st.none(), st.lists(SCALARS, max_size=3), st.just({"a": 1}))
+FIELDS = st.sampled_from(["x", "y", "nowhere"])
+BOUNDS = st.dictionaries(st.sampled_from(["gt", "gte", "lt", "lte"]), SCALARS.filter(lambda v: not isinstance(v, bool)))
+SAID = st.one_of(
+    st.fixed_dictionaries({}, optional={"eq": SCALARS, "in": st.lists(SCALARS, max_size=3), "exists": st.booleans()}),
+    BOUNDS,
+).filter(bool)
+FILTERS = st.recursive(
+    st.dictionaries(FIELDS, SAID, max_size=2),
+    lambda inner: st.one_of(
+        st.fixed_dictionaries({"not": inner}),
+        st.fixed_dictionaries({"or": st.lists(inner, min_size=1, max_size=3)}),
+        st.fixed_dictionaries({"and": st.lists(inner, min_size=1, max_size=3)}),
+    ),
+    max_leaves=4,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@drawn(
+    st.lists(st.dictionaries(st.sampled_from(["x", "y"]), VALUES), min_size=1, max_size=12),
+    st.lists(st.tuples(FILTERS, st.integers(1, 12)), min_size=1, max_size=4),
+    st.integers(0, 3),
+)
+def test_columns_say_what_the_definition_says(rows, asked, few):
+    masks = Masks(lambda row: rows[row], keep=2, few=few, most=40)
+    for given, count in asked:
+        count = min(count, len(rows))
+        test = compile_filter(given)
+        assert masks.of(given, count).tolist() == [test(row) for row in rows[:count]]
+
+
+def test_columns_are_read_once_a_field_and_not_for_fields_that_nobody_has():
+    asked: list[int] = []
+
+    def metadata(row):
+        asked.append(row)
+        return {"n": row, "even": row % 2 == 0}
+
+    masks = Masks(metadata, keep=1, few=2)
+    for number in range(20):
+        assert np.flatnonzero(masks.of({"n": number}, 50)).tolist() == [number]
+    assert len(asked) == 50
+    assert not masks.of({"other": 1}, 50).any() and masks.of({"n": {"lt": 7}}, 52).sum() == 7
+    assert len(asked) == 52  # two rows more, one by one
+    assert masks.of({"even": True}, 60).sum() == 30 and masks.of({"n": {"gte": 55}}, 60).sum() == 5
+    assert len(asked) == 52 + 60 + 10
+
+
+def test_columns_used_longest_ago_are_forgotten():
+    masks = Masks(lambda row: {"a": row, "b": row, "c": row}, keep=1, few=0, most=250)
+    for field in "abac":
+        masks.of({field: 1}, 10)
+    assert list(masks._columns) == ["a", "c"]

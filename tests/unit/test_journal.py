@@ -208,3 +208,73 @@ def test_a_journal_that_is_taken_away_begins_anew(tmp_path):
     assert reader.fresh()
     anew, records = reader.follow()
     assert anew and list(records) == [] and not reader.fresh()
+
+
+def test_what_a_disk_refused_and_a_reader_has_seen_is_taken_back(tmp_path, monkeypatch):
+    writer, reader = Journal(tmp_path, FACTS), Journal(tmp_path, FACTS)
+    add(writer, 1, "a")
+    list(reader.follow()[1])
+
+    def fails(file):
+        seen.extend(each.documents[0].id for each in reader.follow()[1])
+        raise OSError(5, "Input/output error")
+
+    seen: list[str] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(module.os, "fsync", fails)
+        with pytest.raises(FlatcoatError, match="Input/output error.*nothing was added"):
+            add(writer, 2, "phantom")
+    assert seen == ["phantom"]
+    add(writer, 2, "genuine, and longer")
+    anew, records = reader.follow()
+    assert anew and [each.documents[0].id for each in records] == ["a", "genuine, and longer"]
+    add(writer, 3, "c")
+    assert [each.documents[0].id for each in reader.follow()[1]] == ["c"]
+
+
+def test_a_record_taken_back_while_it_is_read_begins_anew(tmp_path):
+    writer, reader = Journal(tmp_path, FACTS), Journal(tmp_path, FACTS)
+    add(writer, 1, "a")
+    size = (tmp_path / "journal").stat().st_size
+    add(writer, 2, "phantom")
+    records = reader.follow()[1]
+    assert [next(records).sequence, next(records).sequence] == [1, 2]
+    os.truncate(tmp_path / "journal", size)
+    add(Journal(tmp_path, FACTS), 2, "genuine")
+    assert list(records) == [] and reader.fresh()
+    anew, records = reader.follow()
+    assert anew and [each.documents[0].id for each in records] == ["a", "genuine"]
+
+
+def test_a_disk_that_takes_nothing_back_either_is_said(tmp_path, monkeypatch):
+    writer = Journal(tmp_path, FACTS)
+    add(writer, 1, "a")
+    calls: list[int] = []
+
+    def refuses(file, size):
+        calls.append(size)
+        if len(calls) > 1:
+            raise OSError(5, "Input/output error")
+
+    def fails(file):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(module.os, "ftruncate", refuses)
+    monkeypatch.setattr(module.os, "fsync", fails)
+    with pytest.raises(FlatcoatError, match="may be found all the same"):
+        add(writer, 2, "b")
+
+
+def test_sequence_numbers_given_twice_are_compacted_by_place(tmp_path):
+    writer = Journal(tmp_path, FACTS)
+    add(writer, 3, "a", "b")
+    add(writer, 3, "a")
+    writer.compact()
+    assert [[doc.id for doc in each.documents] for each in read(tmp_path)] == [["b"], ["a"]]
+
+
+def test_folders_made_are_on_disk_before_what_is_written_inside(tmp_path, monkeypatch):
+    synced = []
+    monkeypatch.setattr(module, "_sync_folder", synced.append)
+    add(Journal(tmp_path / "one" / "live", FACTS), 1, "a")
+    assert synced == [tmp_path, tmp_path / "one", tmp_path / "one" / "live"]

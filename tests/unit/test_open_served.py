@@ -13,11 +13,13 @@ import pytest
 from flatcoat.app.opening import model_of, of_run
 from flatcoat.app.recipe import load_recipe
 from flatcoat.app.run import run_recipe
+from flatcoat.app.serve import open as module
 from flatcoat.app.serve.open import open_served, rerankers_of, retrievers_of
 from flatcoat.data.store import Collection
 from flatcoat.errors import FlatcoatError, Misuse
 from flatcoat.index.store import open_index
 from flatcoat.records import silent
+from flatcoat.search import align
 from flatcoat.search.journal import Document
 from flatcoat.search.retriever import Asked
 
@@ -192,3 +194,26 @@ def test_the_document_side_has_the_index_s_settings(run, served):
             place = retrievers_of(run)[leg.name]
             said = open_index(place.run / "index" / place.index).facts["of"]["tower"]
             assert json.loads(json.dumps(asdict(leg.encoding.model.document.settings))) == said
+
+
+def test_a_document_of_tokens_that_the_model_skips_is_misuse(served, monkeypatch):
+    real = align.token_vectors
+    nothing = ([], np.zeros((0, 8), np.float32))
+    monkeypatch.setattr(
+        align, "token_vectors", lambda tower, text, how: real(tower, text, how) if text != "!" else nothing
+    )
+    with pytest.raises(Misuse, match="one that the model skips"):
+        served.explain("the old river", Document("x", "", "!"), "late")
+
+
+def test_an_exact_index_is_taken_where_it_lies_or_built_where_that_is_quick(run, tmp_path, monkeypatch):
+    shutil.copytree(run, tmp_path / "run", symlinks=True)
+    monkeypatch.setattr(module, "MOST_POSTINGS", 10)
+    opened = open_served(tmp_path / "run", legs=["splade"], reranker="none")
+    assert opened.missed("the old river", "splade", 5)["k"] == 5  # the run's own exact index
+    shutil.rmtree(tmp_path / "run" / "also" / "splade" / "index" / "exact")
+    opened = open_served(tmp_path / "run", legs=["splade"], reranker="none")
+    with pytest.raises(Misuse, match="postings are too many to build one while it serves"):
+        opened.missed("the old river", "splade", 5)
+    monkeypatch.setattr(module, "MOST_POSTINGS", 10**6)
+    assert opened.missed("the old river", "splade", 5)["k"] == 5

@@ -24,7 +24,9 @@ from flatcoat.index.multivector import MultiVectorIndex, MultiVectorSettings
 from flatcoat.index.multivector_exact import MaxSimExact
 from flatcoat.index.vector import VectorIndex, VectorSettings
 from flatcoat.representations import Dense, MultiVector, Sparse
+from flatcoat.search import journal as journal_module
 from flatcoat.search import legs as legs_module
+from flatcoat.search import retriever as retriever_module
 from flatcoat.search.journal import Document
 from flatcoat.search.legs import DenseView, Encoding, LateView, Leg, SparseView
 from flatcoat.search.lexical import Base, LexicalView
@@ -376,6 +378,74 @@ def test_compacting_keeps_every_answer_and_others_notice(served):
     assert other.add(documents(1, "z", 8)) == served.retriever.sequence + 1
 
 
+def test_sequence_numbers_rise_for_ever(served):
+    served.add(documents(2, "n", 1))
+    served.add(documents(1, "m", 2))
+    served.delete("m0")
+    before = served.retriever.sequence
+    served.retriever.compact()  # the last record goes, those before it stay
+    assert served.retriever.sequence == served.another().sequence == before
+    assert served.retriever.add(documents(1, "z", 8)) == before + 1
+
+
+def test_what_is_mostly_undone_is_tidied_once(served, monkeypatch):
+    monkeypatch.setattr(retriever_module, "UNDONE", 6)
+    other, new = served.another(), documents(2, "n", 1)
+    for _ in range(3):
+        served.add(new, replace=True)
+        assert not served.retriever.tidy()
+    served.add(new, replace=True)
+    other.catch_up()
+    size = (served.folder / "live" / "journal").stat().st_size
+    assert served.retriever.tidy() and not served.retriever.tidy()
+    assert not other.tidy()  # it looks first
+    assert (served.folder / "live" / "journal").stat().st_size < size
+    assert other.sequence == served.retriever.sequence == 4 and len(other) == len(served.there)
+    check_all(served, served.retriever, 1)
+
+
+def test_a_write_that_cannot_be_taken_in_is_not_on_disk(served, monkeypatch):
+    served.add(documents(1, "n", 1))
+    with monkeypatch.context() as patch:
+        patch.setattr(LateView, "extended", lambda self, added: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            served.retriever.add([Document("bad", "", "word1")])
+    for retriever in (served.retriever, served.another()):
+        assert retriever.catch_up() == 1 and retriever.document("bad") is None
+        check_all(served, retriever, 1)
+    assert served.add(documents(1, "m", 2)) == 2
+    check_all(served, served.retriever, 2)
+
+
+def test_a_write_that_the_disk_refuses_leaves_every_search_as_it_was(served, monkeypatch):
+    change(served)
+    before = served.retriever.sequence
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            journal_module, "_write", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device"))
+        )
+        with pytest.raises(FlatcoatError, match="No space left"):
+            served.retriever.add([Document("bad", "", "word1 word2")])
+    assert served.retriever.document("bad") is None
+    check_all(served, served.retriever, 1)  # also before it has looked again
+    assert served.add(documents(1, "m", 2)) == before + 1
+    check_all(served, served.retriever, 2)
+
+
+@pytest.mark.parametrize(("k1", "b"), [(0.0, 0.4), (1.2, 0.0), (1.2, 1.0)])
+def test_bm25_of_any_settings_takes_documents(tmp_path, k1, b):
+    base = documents(20, "b", 0)
+    collection = store(tmp_path / "store", base)
+    settings = Bm25Settings(k1=k1, b=b, stem=False, stopwords=False)
+    index = Bm25Index.build([text_of(doc) for doc in base], settings)
+    leg = Leg("bm25", "lexical", "bm25", LexicalView(Base(index, collection.documents.texts())))
+    retriever = Retriever(collection.documents, [leg], tmp_path / "live")
+    query = base[3].text
+    before = answers(retriever, "bm25", query, 20)["b3"]
+    retriever.add([replace(base[3], id="again")])
+    assert answers(retriever, "bm25", query, 21)["again"] == pytest.approx(before, rel=1e-4)
+
+
 def test_a_leg_that_a_writer_had_not_is_encoded_by_the_reader(served):
     alone = Retriever(served.collection.documents, served.legs[:1], served.folder / "live")
     new = documents(3, "n", 1)
@@ -391,7 +461,10 @@ def test_legs_are_fused_as_runs_are(served):
     from flatcoat.search.fuse import normalised_score, reciprocal_rank
 
     query, names = "word1 word2 word3", ("exact", "sparse", "bm25")
-    runs = [{"q": Ranking.of(answers(served.retriever, name, query, 100))} for name in names]
+    said = [answers(served.retriever, name, query, 100) for name in names]
+    runs = [
+        {"q": Ranking(tuple(each), np.array(list(each.values())))} for each in said
+    ]  # equal scores as the leg has them
     for way, fuse in (("rank", reciprocal_rank), ("score", normalised_score)):
         wanted = fuse(runs, (1.0, 0.5, 2.0))["q"]
         asked = Asked(names, k=5, offset=2, fuse=way, weights=(1.0, 0.5, 2.0))
@@ -402,6 +475,49 @@ def test_legs_are_fused_as_runs_are(served):
             for name, (rank, score) in hit.found_by.items():
                 run = runs[names.index(name)]["q"]
                 assert run.doc_ids[rank - 1] == hit.id and run.scores[rank - 1] == score
+
+
+def pages(retriever: Retriever, names: tuple[str, ...], query: str, k: int, last: int, **asked) -> list[str]:
+    """What all pages give, one after another."""
+    offsets = range(0, last, k)
+    found = [retriever.search([query], Asked(names, k, offset, **asked)).rankings[0] for offset in offsets]
+    return [hit.id for page in found for hit in page]
+
+
+@pytest.mark.parametrize("few", [legs_module.FEW, 0], ids=["rows one by one", "asking for more"])
+def test_pages_follow_one_another_where_scores_tie(tmp_path, monkeypatch, few):
+    monkeypatch.setattr(legs_module, "FEW", few)
+    monkeypatch.setattr(legs_module, "FEWER", legs_module.FEWER if few else 10**9)
+    exact, same = ("exact", "sparse", "late-exact", "bm25"), ("word1 word2", "word2 word3", "word1")
+    base = [Document(f"d{i:03}", "", same[i * 7 % 3]) for i in range(240)]
+    collection = store(tmp_path / "store", base)
+    retriever = Retriever(collection.documents, legs_of(collection, base, exact), tmp_path / "live")
+    for turn in range(2):
+        for name in exact:
+            whole = [hit.id for hit in retriever.search(["word1 word2"], Asked((name,), k=250)).rankings[0]]
+            assert len(whole) == len(set(whole)) > 150
+            assert pages(retriever, (name,), "word1 word2", 10, 250) == whole
+        retriever.add([Document(f"a{turn}{i}", "", same[i % 3]) for i in range(9)])
+        retriever.delete([f"d{i:03}" for i in range(0, 240, 11)])
+
+
+@pytest.mark.parametrize("asked", [{}, {"fuse": "score"}, {"rerank": 30}, {"weights": (1.0, 0.2)}])
+def test_pages_of_several_retrievers_follow_one_another(tmp_path, asked):
+    served = Served(tmp_path, 400, names=("exact", "bm25"), scorer=Length())
+    whole = served.retriever.search(["word1 word2 word7"], Asked(("exact", "bm25"), k=400, **asked)).rankings[0]
+    ids = [hit.id for hit in whole]
+    assert pages(served.retriever, ("exact", "bm25"), "word1 word2 word7", 20, 400, **asked) == ids
+    assert len(set(ids)) == 400
+    scores = [hit.score for hit in whole]
+    assert scores == sorted(scores, reverse=True) and all(hit.found_by for hit in whole)
+
+
+def test_ranks_past_what_is_fused_are_refused(tmp_path, monkeypatch):
+    served = Served(tmp_path, 40, names=("exact", "bm25"))
+    monkeypatch.setattr(retriever_module, "DEEPEST", 30)
+    with pytest.raises(Misuse, match="rank 35 of 2 retrievers: together they give at most 30"):
+        served.retriever.search(["word1"], Asked(("exact", "bm25"), k=5, offset=30))
+    assert len(served.retriever.search(["word1"], Asked(("exact",), k=5, offset=30)).rankings[0]) == 5
 
 
 def test_queries_are_encoded_once_a_model(served):
@@ -486,6 +602,15 @@ def test_an_index_that_loses_is_found_out(tmp_path, monkeypatch):
     assert losses
 
 
+def test_rows_added_are_put_beside_an_exact_index_once(served, monkeypatch):
+    served.add(documents(3, "n", 1))
+    calls, real = [], InvertedIndex.add
+    monkeypatch.setattr(InvertedIndex, "add", lambda self, made: calls.append(1) or real(self, made))
+    for _ in range(3):
+        served.retriever.missed("word1 word2", "pruned", 5)
+    assert len(calls) == 1
+
+
 def test_documents_of_equal_score_stand_for_one_another():
     exact = TopK(np.array([[4, 2, 7]]), np.array([[3, 2, 2]], np.float32))
     other = TopK(np.array([[4, 9, 7]]), np.array([[3, 2, 2]], np.float32))
@@ -505,6 +630,8 @@ def test_why_by_words(served):
     for id, score in said.items():
         why = served.retriever.explain("word1 word2 word3 word4", served.there[id], "bm25")
         assert why["score"] == pytest.approx(score, rel=1e-4)
+    nobody = served.retriever.explain("unheard", Document("x", "", "unheard of"), "bm25")
+    assert nobody["score"] == 0 and [each["share"] for each in nobody["terms"]] == [0]
     passages = served.retriever.explain("word1", replace(held, text="word1 word2. word3 word4! word5"), "exact")
     assert [each["text"] for each in passages["passages"]].count("word3 word4!") == 1
     scores = [each["score"] for each in passages["passages"]]

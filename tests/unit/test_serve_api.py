@@ -14,7 +14,11 @@ pytest.importorskip("prometheus_client")
 from starlette.testclient import TestClient
 
 from fake_retriever import LEGS, FakeRetriever, FakeScorer, overlap, serve_fake, toy_documents, vector
+from flatcoat.app.serve.failures import Refused
 from flatcoat.app.serve.keys import Keys, hashed, new_key, read_keys
+from flatcoat.app.serve.limits import Limits
+from flatcoat.app.serve.metrics import Metrics
+from flatcoat.app.serve.service import Service
 from flatcoat.errors import FlatcoatError, Misuse
 
 
@@ -130,6 +134,8 @@ def test_paths_and_methods_that_are_not_there(client):
     failed(client.get("/docs"), 404)
     failed(client.get("/page/../service.py"), 404)
     failed(client.get("/page/%2e%2e%2fservice.py"), 404)
+    failed(client.get("/page/" + "a" * 300 + ".js"), 404)
+    assert client.get("/page/app.js").headers["content-type"].startswith("text/javascript")
     failed(client.get("/v1/search/"), 404)
     assert client.get("/v1/search").headers["allow"] == "POST"
     failed(client.get("/v1/search"), 405)
@@ -239,7 +245,16 @@ def test_openapi_describes_every_route_and_failure(client):
     assert search["responses"]["400"]["content"]["application/json"]["schema"]["$ref"].endswith("/FailureAnswer")
     assert search["responses"]["422"]["content"]["application/json"]["schema"]["$ref"].endswith("/FailureAnswer")
     assert "HTTPValidationError" not in whole["components"]["schemas"]
-    assert {"bearer": []} in search["security"]
+    assert {"408", "500"} <= set(search["responses"])
+    assert search["security"] == [{}, {"bearer": []}, {"header": []}]
+
+
+def test_openapi_says_that_a_key_is_wanted_where_one_is(retriever):
+    app, service = serve_fake(retriever, keys=Keys(read=(hashed("k"),)))
+    whole = TestClient(app).get("/openapi.json").json()["paths"]
+    assert whole["/v1/search"]["post"]["security"] == [{"bearer": []}, {"header": []}]
+    assert "security" not in whole["/healthz"]["get"]
+    service.stop()
 
 
 def test_nothing_is_answered_before_the_folder_is_open():
@@ -261,6 +276,51 @@ def test_what_breaks_is_500_in_the_same_shape_and_tells_nothing(retriever, clien
     monkeypatch.setattr(retriever, "search", lambda *_: 1 / 0)
     error = failed(client.post("/v1/search", json={"query": "a"}), 500)
     assert "division" not in error["message"] and error["type"] == "server_error"
+
+
+@pytest.mark.parametrize(("said", "answer"), [
+    ("/srv/my runs/a/index/hnsw: its vectors are gone", "hnsw: its vectors are gone"),
+    ("want what lies in /srv/runs/a, or less", "want what lies in a, or less"),
+    ("document '/srv/runs/a' is there; 3/4 and a/b stay", "document '/srv/runs/a' is there; 3/4 and a/b stay"),
+])  # fmt: skip
+def test_answers_do_not_name_the_folders_of_the_machine(retriever, client, monkeypatch, caplog, said, answer):
+    def fail(kind):
+        def search(*_):
+            raise kind(said)
+
+        monkeypatch.setattr(retriever, "search", search)
+        return client.post("/v1/search", json={"query": "a"})
+
+    assert failed(fail(Misuse), 400)["message"] == answer
+    assert failed(fail(FlatcoatError), 500)["message"] == "the server failed; its log says why"
+    assert said in caplog.text
+
+
+def test_what_cannot_be_followed_is_not_ready(retriever, client, monkeypatch, caplog):
+    def damaged():
+        raise FlatcoatError("/srv/live/journal: damaged")
+
+    monkeypatch.setattr(retriever, "catch_up", damaged)
+    failed(client.post("/v1/search", json={"query": "red"}), 500)
+    assert "srv" not in failed(client.get("/readyz"), 503)["message"] and "damaged" in caplog.text
+    monkeypatch.undo()
+    assert client.post("/v1/search", json={"query": "red"}).status_code == 200
+    assert client.get("/readyz").status_code == 200
+
+
+def test_an_opening_that_cannot_follow_is_told_and_refused(retriever):
+    def damaged():
+        raise FlatcoatError("damaged")
+
+    retriever.catch_up = damaged
+    told = []
+    service = Service(lambda: retriever, limits=Limits(), metrics=Metrics(), collection="toy", on_failure=told.append)
+    service.start()
+    assert service.opened.wait(5)
+    with pytest.raises(Refused):
+        service.ready()
+    service.stop()
+    assert [str(error) for error in told] == ["damaged"] and retriever.closed
 
 
 def test_keys(retriever, tmp_path):

@@ -16,6 +16,7 @@ import httpx
 
 from fake_retriever import FakeRetriever, FakeScorer, serve_fake, toy_documents
 from flatcoat.app.serve.batching import Batcher, Busy, Closed, one_by_one, together
+from flatcoat.app.serve.metrics import Metrics
 from flatcoat.errors import FlatcoatError
 
 
@@ -198,6 +199,61 @@ def test_news_is_taken_up_when_nothing_is_asked():
     batcher = started(between=seen.set, pause=0.01)
     assert seen.wait(5)
     batcher.close()
+
+
+def test_counting_that_fails_spoils_no_answer():
+    def fails(_):
+        raise OSError("no space left")
+
+    work, batcher = Recorder(), started(observe=fails, queued=fails)
+    work.gate.set()
+
+    async def go():
+        return [await asyncio.wait_for(batcher.ask("a", work, i), 5) for i in range(3)]
+
+    assert asyncio.run(go()) == [0, 1, 4]
+    batcher.close()
+
+
+def test_a_thread_that_ends_refuses_who_waits():
+    class Ended(BaseException):
+        """Nothing catches it."""
+
+    def ends(payloads):
+        raise Ended
+
+    batcher = started()
+
+    async def go():
+        with pytest.raises(Closed, match="ended"):
+            await asyncio.wait_for(batcher.ask("a", ends, 1), 5)
+        batcher._thread.join(5)
+        assert batcher.closed
+        with pytest.raises(Closed):
+            await batcher.ask("a", ends, 1)
+
+    asyncio.run(go())
+
+
+def test_the_queue_s_length_is_told_as_it_changes():
+    seen = []
+    work, batcher = Recorder(), started(queued=seen.append)
+
+    async def go():
+        await asyncio.gather(*await behind(batcher, work, [("a", i, 1) for i in range(1, 4)]))
+
+    asyncio.run(go())
+    batcher.close()
+    assert seen == [1, 0, 1, 2, 3, 0]
+
+
+def test_stages_are_counted_once_a_batch_and_the_journal_is_tidied_when_nobody_waits(monkeypatch):
+    told = []
+    monkeypatch.setattr(Metrics, "stages", lambda _, seconds: told.append(seconds))
+    retriever = FakeRetriever(toy_documents())
+    asked_at_once(retriever, [("/v1/search", {"query": "red"})] * 5)
+    assert retriever.calls == [("search", 1), ("search", 5)]
+    assert len(told) == 2 and retriever.tidied >= 1
 
 
 def asked_at_once(retriever, requests):

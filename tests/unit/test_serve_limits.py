@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 import threading
 from pathlib import Path
@@ -17,11 +18,13 @@ import httpx
 from starlette.testclient import TestClient
 
 from fake_retriever import FakeRetriever, serve_fake, toy_documents
-from flatcoat.app.serve.keys import hashed
+from flatcoat.app.serve.guard import PIECE
+from flatcoat.app.serve.keys import Keys, hashed
 from flatcoat.app.serve.limits import Limits, shape
 from flatcoat.app.serve.supervise import bound, is_loopback
 from flatcoat.app.verbs_serve import serve
 from flatcoat.errors import FlatcoatError, Misuse
+from flatcoat.search.retriever import Document
 
 JSON = {"content-type": "application/json"}
 
@@ -94,6 +97,91 @@ def test_too_many_at_once_are_told_to_wait(serving):
     busy = next(response for response in found if response.status_code == 429)
     assert busy.headers["retry-after"] == "1" and busy.json()["error"]["type"] == "too_many_requests"
     assert app.in_flight == 0
+
+
+def scope_of(method, path, *headers):
+    """A request as a server hands it on."""
+    return {"type": "http", "method": method, "path": path, "query_string": b"", "root_path": "", "scheme": "http",
+            "http_version": "1.1", "headers": [(b"content-type", b"application/json"), *headers]}  # fmt: skip
+
+
+def test_who_has_no_key_holds_no_place(serving):
+    app, _ = serving(max_concurrent=2, keys=Keys(read=(hashed("k"),)))
+    never = asyncio.Event()
+
+    async def receive():
+        await never.wait()
+        return {"type": "http.disconnect"}
+
+    async def status(method, path):
+        sent = []
+
+        async def send(message):
+            sent.append(message)
+
+        await asyncio.wait_for(app(scope_of(method, path), receive, send), 5)
+        return sent[0]["status"]
+
+    async def go():
+        key = {"authorization": "Bearer k"}
+        for method, path, said in (("POST", "/healthz", 405), ("GET", "/", 200), ("POST", "/v1/search", 401)):
+            assert await status(method, path) == said  # without waiting for a body
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
+            assert (await client.post("/v1/search", json={"query": "red"}, headers=key)).status_code == 200
+
+    asyncio.run(go())
+    assert app.in_flight == 0
+
+
+def asked_by_hand(app, send):
+    """A search whose answer goes to `send`; gives how many were in flight meanwhile, and after."""
+
+    async def go():
+        messages = [{"type": "http.request", "body": b'{"query": "red", "k": 500}'}]
+
+        async def receive():
+            if messages:
+                return messages.pop()
+            await asyncio.sleep(60)
+
+        asking = asyncio.ensure_future(app(scope_of("POST", "/v1/search"), receive, send))
+        await asyncio.sleep(0.5)
+        meanwhile = app.in_flight
+        await asyncio.wait_for(asking, 5)
+        return meanwhile, app.in_flight
+
+    return asyncio.run(go())
+
+
+def test_an_answer_that_nobody_reads_is_given_up_and_one_that_is_read_is_whole():
+    documents = [Document(f"d{i}", "", "red " + "x" * 2000, {}) for i in range(200)]
+    app, service = serve_fake(FakeRetriever(documents), body_seconds=1.0)
+    got, sent = [], []
+
+    async def read(message):
+        got.append(message)
+
+    async def unread(message):
+        sent.append(message)
+        if len(sent) > 2:
+            await asyncio.sleep(60)
+
+    assert asked_by_hand(app, read) == (0, 0)
+    body = b"".join(message.get("body", b"") for message in got)
+    assert len(json.loads(body)["results"][0]["hits"]) == 200
+    assert max(len(message.get("body", b"")) for message in got) <= PIECE < len(body)
+    assert [message.get("more_body") for message in got[1:]] == [True] * (len(got) - 2) + [False]
+    assert asked_by_hand(app, unread) == (1, 0)
+    assert len(sent) == 3 and sent[-1]["more_body"]
+    service.stop()
+
+
+def test_an_answer_is_bounded(serving):
+    app, _ = serving(max_answer=2000)
+    client = TestClient(app)
+    response = client.post("/v1/search", json={"query": "red", "k": 500})
+    assert response.status_code == 400 and "text: false" in response.json()["error"]["message"]
+    assert client.post("/v1/search", json={"query": "red", "k": 2, "text": False}).status_code == 200
 
 
 def test_a_deep_json_value_is_measured():

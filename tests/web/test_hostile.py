@@ -99,7 +99,8 @@ def hostile_request(rng: random.Random) -> dict:
     """One request, as httpx takes it."""
     if rng.random() < 0.15:
         paths = ["/", "/nothing", "/v1/documents/", "/v1/documents/%00", "/v1/documents/%ff%fe", "/v1/documents/" + "x" * 3000,
-                 "/page/..%2f..%2fapi.py", "/page/app.js", "/v1//search", "/v1/search/", "/metrics", "/v1/retrievers?a=%00",
+                 "/page/..%2f..%2fapi.py", "/page/app.js", "/page/" + "a" * 300 + ".js", "/v1//search", "/v1/search/",
+                 "/metrics", "/v1/retrievers?a=%00",
                  "//"]  # fmt: skip
         return {
             "method": rng.choice(["GET", "POST", "DELETE", "PUT", "HEAD", "OPTIONS", "TRACE", "BREW"]),

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from flatcoat.errors import FlatcoatError
+from flatcoat.errors import Misuse
 from flatcoat.search.legs import Leg, View
 from flatcoat.search.lexical import LexicalView
 
@@ -19,7 +19,7 @@ def explain(leg: Leg, view: View, query: str, text: str) -> dict[str, Any]:
     """`kind`, `score`, and by kind `terms`, `expansion`, `alignment` or `passages`.
 
     Raises:
-        FlatcoatError: the document has no token that the model gives a vector.
+        Misuse: the document has no token that the model gives a vector.
     """
     said = {"lexical": _lexical, "sparse": _sparse, "late": _late, "dense": _dense}[leg.kind](leg, view, query, text)
     return {"kind": leg.kind, **said}
@@ -29,7 +29,11 @@ def _lexical(leg: Leg, view: View, query: str, text: str) -> dict[str, Any]:
     assert isinstance(view, LexicalView)
     found = view.contributions(query, text)
     score = sum(each.product for each in found)
-    return {"score": score, "terms": [{**asdict(each), "share": each.product / score} for each in found]}
+    shares = [each.product / score if score else 0.0 for each in found]  # no document may have any of the terms
+    return {
+        "score": score,
+        "terms": [{**asdict(each), "share": share} for each, share in zip(found, shares, strict=True)],
+    }
 
 
 def _sparse(leg: Leg, view: View, query: str, text: str) -> dict[str, Any]:
@@ -51,7 +55,7 @@ def _late(leg: Leg, view: View, query: str, text: str) -> dict[str, Any]:
     names, asked = token_vectors(model.query, query, model.runtime)
     words, held = token_vectors(model.document, text, model.runtime)
     if not len(held):
-        raise FlatcoatError("every token of the document is one that the model skips: there is nothing to match")
+        raise Misuse("every token of the document is one that the model skips: there is nothing to match")
     products = asked @ held.T
     said = {"query_tokens": names, "document_tokens": words, "similarities": products.astype(float).tolist()}
     return {"score": float(products.max(1).sum(dtype=np.float64)), "alignment": said}

@@ -6,10 +6,14 @@ Normalised score: s(d) = Σ_r w_r · (s_r(d) − min_r) / (max_r − min_r), per
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+
+import numpy as np
 
 from flatcoat.errors import Misuse
 from flatcoat.records import Ranking, Run
+
+DEEP, DEEPEST = 100, 1000  # matches of each run that are fused: for ranks up to DEEP, and for those behind
 
 
 def _weights(runs: Sequence[Run], weights: Sequence[float] | None) -> Sequence[float]:
@@ -36,6 +40,17 @@ def reciprocal_rank(runs: Sequence[Run], weights: Sequence[float] | None = None,
     return fused
 
 
+def continued(head: Run, tail: Run) -> dict[str, Ranking]:
+    """Each ranking of `head`, then those of `tail` that it lacks; they score no higher than its last."""
+    made = {}
+    for query, first in head.items():
+        there, least = set(first.doc_ids), first.scores[-1] if len(first) else np.inf
+        more = [(id, min(score, least)) for id, score in tail[query].as_dict().items() if id not in there]
+        scores = np.array([score for _, score in more], np.float64)
+        made[query] = Ranking((*first.doc_ids, *(id for id, _ in more)), np.concatenate([first.scores, scores]))
+    return made
+
+
 def normalised_score(runs: Sequence[Run], weights: Sequence[float] | None = None) -> dict[str, Ranking]:
     """Fuse by scores brought to 0…1 per query and run; a run of one score gives it 1."""
     fused = {}
@@ -50,3 +65,24 @@ def normalised_score(runs: Sequence[Run], weights: Sequence[float] | None = None
                 total[doc] = total.get(doc, 0.0) + weight * ((score - low) / (high - low) if high > low else 1.0)
         fused[query] = Ranking.of(total)
     return fused
+
+
+WAYS = {"rank": reciprocal_rank, "score": normalised_score}
+
+
+def fused(
+    take: Callable[[int], Sequence[Run]], count: int, way: str, weights: Sequence[float] | None, last: int
+) -> tuple[Sequence[Run], Run]:
+    """The ranking up to `last` of `count` runs that `take` gives to a depth: the same at its beginning for any `last`.
+
+    The runs it comes from are given too, each `count` of them in order; of what two say, the later holds.
+    """
+    if count == 1:
+        (run,) = take(last)
+        return [run], run
+    runs = take(DEEP)
+    best = WAYS[way](runs, weights)
+    if last <= DEEP:
+        return runs, best
+    deep = take(DEEPEST)
+    return [*deep, *runs], continued(best, WAYS[way](deep, weights))

@@ -59,6 +59,7 @@ class Journal:
         self.floor = 0  # the sequence number that the file begins behind
         self._file: int | None = None
         self._offset = 0
+        self._last: tuple[int, bytes] = (0, b"")  # where the last record that was read begins, and its head
         self._seen: tuple[int, ...] | None = None  # what the file was like when there was nothing more to read
         self._held = False
 
@@ -71,7 +72,8 @@ class Journal:
         return _marks(now) != self._seen
 
     def follow(self) -> tuple[bool, Iterator[Record]]:
-        """Whether to begin anew (the first time, or another file took the name), and the records not read so far.
+        """Whether to begin anew (the first time, another file took the name, or what was read was taken back: a disk had
+        refused it), and the records not read so far.
 
         Raises:
             FlatcoatError: not a journal, one of something else, or damaged before its end.
@@ -91,7 +93,13 @@ class Journal:
         if self._file is None:
             return True
         mine = os.fstat(self._file)
-        return (mine.st_ino, mine.st_dev) != (now.st_ino, now.st_dev) or now.st_size < self._offset
+        if (mine.st_ino, mine.st_dev) != (now.st_ino, now.st_dev) or now.st_size < self._offset:
+            return True
+        return self._taken_back()
+
+    def _taken_back(self) -> bool:
+        assert self._file is not None
+        return _read(self._file, HEAD.size, self._last[0]) != self._last[1]
 
     def _open(self) -> None:
         self.close()
@@ -105,17 +113,25 @@ class Journal:
             self.close()
             raise FlatcoatError(f"{self.path}: of {said['facts']}, not of {self.facts}; move it away to begin anew")
         assert found is not None
-        self.floor, self._offset = int(said["sequence"]), found[2]
+        self.floor = int(said["sequence"])
+        self._past(0, found[2])
+
+    def _past(self, start: int, end: int) -> None:
+        assert self._file is not None
+        self._offset, self._last = end, (start, _read(self._file, HEAD.size, start))
 
     def _records(self) -> Iterator[Record]:
         while self._file is not None:
+            if self._taken_back():
+                self.close()
+                return
             now = os.fstat(self._file)
             found = _frame(self._file, self._offset, now.st_size)
             if found is None:
                 self._seen = _marks(now)
                 self._must_be_the_end(now.st_size)
                 return
-            self._offset = found[2]
+            self._past(self._offset, found[2])
             yield _record(*found[:2])
 
     def _must_be_the_end(self, size: int) -> None:
@@ -134,7 +150,7 @@ class Journal:
     def _lock(self) -> Iterator[None]:
         import fcntl
 
-        self.folder.mkdir(parents=True, exist_ok=True)
+        _made(self.folder)
         with (self.folder / ".lock").open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
@@ -164,24 +180,23 @@ class Journal:
         """Write a record and wait until it is on disk; within `writing`, after `follow` was read to its end.
 
         Raises:
-            FlatcoatError: the disk does not take it; the journal is then as it was.
+            FlatcoatError: the disk does not take it; the journal is then as it was, or the message says that it may not be.
         """
         assert self._held and self._file is not None, "append within writing(), after follow()"
         data = _framed(*_bytes(record))
-        file = os.open(self.path, os.O_RDWR)
+        try:
+            file = os.open(self.path, os.O_RDWR)
+        except OSError as error:
+            raise _unwritten(self.path, error, taken_back=True) from error
         try:
             os.ftruncate(file, self._offset)  # what is torn behind the last record
-            try:
-                _write(file, data, self._offset)
-                os.fsync(file)
-            except OSError as error:
-                os.ftruncate(file, self._offset)
-                raise FlatcoatError(
-                    f"{self.path}: could not be written ({error.strerror}); nothing was added"
-                ) from error
+            _write(file, data, self._offset)
+            os.fsync(file)
+        except OSError as error:
+            raise _unwritten(self.path, error, taken_back=_cut(file, self._offset)) from error
         finally:
             os.close(file)
-        self._offset += len(data)
+        self._past(self._offset, self._offset + len(data))
 
     def compact(self, known: Callable[[str], bool] = lambda _: True) -> tuple[int, int]:
         """Rewrite the journal without what later records undo; give its bytes before and after. Sequence numbers stay.
@@ -189,17 +204,23 @@ class Journal:
         `known` says of an id whether there is something of it beside the journal: of others no deletion is kept.
         """
         with self.writing():
-            reader = Journal(self.folder, self.facts)
-            reader._held = True
-            last: dict[str, int] = {}
-            sequence = 0
-            for record in reader.follow()[1]:
-                last |= dict.fromkeys((*record.deleted, *(doc.id for doc in record.documents)), record.sequence)
-                sequence = record.sequence
-            before = self.path.stat().st_size
+            return self.rewrite(known)
+
+    def rewrite(self, known: Callable[[str], bool] = lambda _: True) -> tuple[int, int]:
+        """What `compact` does, within `writing`."""
+        assert self._held, "rewrite within writing()"
+        reader = Journal(self.folder, self.facts)
+        reader._held = True
+        last: dict[str, int] = {}
+        sequence, before = 0, self.path.stat().st_size
+        try:
+            for number, record in enumerate(reader.follow()[1]):
+                last |= dict.fromkeys((*record.deleted, *(doc.id for doc in record.documents)), number)
+                sequence = max(sequence, record.sequence)
             sequence = max(sequence, reader.floor)
             reader._open()
             self._begin(sequence, (_framed(*_bytes(kept)) for kept in _needed(reader._records(), last, known)))
+        finally:
             reader.close()
         return before, self.path.stat().st_size
 
@@ -207,15 +228,15 @@ class Journal:
         """Let go of the file."""
         if self._file is not None:
             os.close(self._file)
-        self._file, self._offset, self.floor, self._seen = None, 0, 0, None
+        self._file, self._offset, self._last, self.floor, self._seen = None, 0, (0, b""), 0, None
 
 
 def _needed(records: Iterator[Record], last: Mapping[str, int], known: Callable[[str], bool]) -> Iterator[Record]:
-    """Records without documents and deletions that a later record undoes."""
-    for record in records:
-        rows = [row for row, doc in enumerate(record.documents) if last[doc.id] == record.sequence]
+    """Records without documents and deletions that a later record undoes; `last` is the place of an id's last record."""
+    for number, record in enumerate(records):
+        rows = [row for row, doc in enumerate(record.documents) if last[doc.id] == number]
         again = {record.documents[row].id for row in rows}
-        gone = [id for id in record.deleted if last[id] == record.sequence and id not in again and known(id)]
+        gone = [id for id in record.deleted if last[id] == number and id not in again and known(id)]
         if rows or gone:
             vectors = {key: taken(made, rows) for key, made in record.vectors.items()}
             yield Record(record.sequence, tuple(record.documents[row] for row in rows), tuple(gone), vectors)
@@ -289,6 +310,28 @@ def _write(file: int, data: bytes, offset: int) -> None:
     while view:
         done = os.pwrite(file, view[:AT_ONCE], offset)
         view, offset = view[done:], offset + done
+
+
+def _cut(file: int, size: int) -> bool:
+    """Cut a file off; whether that went well."""
+    try:
+        os.ftruncate(file, size)
+    except OSError:
+        return False
+    return True
+
+
+def _unwritten(path: Path, error: OSError, *, taken_back: bool) -> FlatcoatError:
+    said = "nothing was added" if taken_back else "nor taken back: what was written may be found all the same"
+    return FlatcoatError(f"{path}: could not be written ({error.strerror}); {said}")
+
+
+def _made(folder: Path) -> None:
+    """Make a folder so that it outlives a loss of power, as what is written inside will."""
+    if not folder.is_dir():
+        _made(folder.parent)
+        folder.mkdir(exist_ok=True)
+        _sync_folder(folder.parent)
 
 
 def _sync_folder(folder: Path) -> None:

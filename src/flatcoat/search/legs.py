@@ -29,6 +29,7 @@ T = TypeVar("T", Dense, Sparse, MultiVector)
 FEW = 4096  # rows that are always scored one by one where only they may be answers
 FEWER = 32  # and so is this part of the base
 GATHERED = 65536  # vectors read at once
+LEVEL = 65536  # rows of equal score that are told apart by number
 
 
 @dataclass(frozen=True)
@@ -108,12 +109,31 @@ def both(base: TopK, added: TopK, first: int, k: int) -> TopK:
     return widened(merge(base, shifted, k), k)
 
 
-def once(view: View, allowed: np.ndarray, make: Callable[[np.ndarray], Any]) -> Any:
-    """What was made of the same mask the last time; a view's searches share it."""
-    held = vars(view).get("_made")
-    if held is None or held[0] is not allowed:
-        held = vars(view)["_made"] = (allowed, make(allowed))
+def once(view: View, of: Any, make: Callable[[Any], Any], name: str = "_made") -> Any:
+    """What was made of the same mask (or other object) the last time; a view's searches share it."""
+    held = vars(view).get(name)
+    if held is None or held[0] is not of:
+        held = vars(view)[name] = (of, make(of))
     return held[1]
+
+
+@dataclass(frozen=True)
+class Levelled:
+    """An exact index that cuts equal scores off by rising row, whatever k: it is asked for more until the k-th score ends."""
+
+    index: ExactIndex
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def search(self, queries: Dense, k: int) -> TopK:
+        """The best rows of each query."""
+        ask = min(k + 1, len(self))
+        top = self.index.search(queries, ask)
+        while ask < len(self) and ask < LEVEL and (top.scores[:, k - 1] == top.scores[:, -1]).any():
+            ask = min(4 * ask, len(self))
+            top = self.index.search(queries, ask)
+        return merge(nothing(len(queries), 0), top, k)
 
 
 @dataclass(frozen=True)
@@ -141,14 +161,15 @@ class DenseView:
     def search(self, queries: Dense, k: int, allowed: np.ndarray | None) -> TopK:
         """The best rows of each query."""
         n, width = len(self.base), min(k, len(self.base))
+        base = Levelled(self.base) if isinstance(self.base, ExactIndex) else self.base
         if allowed is None or allowed[:n].all():
-            best = self.base.search(queries, width)
+            best = base.search(queries, width)
         else:
             rows = np.flatnonzero(allowed[:n])
             if len(rows) <= max(FEW, n // FEWER):
                 best = score_rows(self.base.vectors, rows, queries, k)
             else:
-                best = search_on(self.base, queries, width, allowed[:n])
+                best = search_on(base, queries, width, allowed[:n])
         alone = np.arange(self.added.length) if allowed is None else np.flatnonzero(allowed[n:])
         return both(best, score_rows(self.added.array, alone, queries, k), n, k)
 
@@ -220,8 +241,8 @@ class SparseView:
         return replace(self, index=self.index.add(made), added=grown)
 
     def on(self, twin: InvertedIndex) -> SparseView:
-        """The same rows over another index of the base."""
-        return replace(self, index=twin.add(self.added.sparse(twin.vocab_size)))
+        """The same rows over another index of the base; made once."""
+        return once(self, twin, lambda base: replace(self, index=base.add(self.added.sparse(base.vocab_size))), "_on")
 
     def search(self, queries: Sparse, k: int, allowed: np.ndarray | None) -> TopK:
         """The best rows of each query; rows that share no term with it are no matches."""

@@ -62,7 +62,7 @@ class Base:
     def mean_length(self) -> float:
         """The mean length in terms, worked out from the scores that the base holds: a few documents are counted again."""
         settings, found = self.index.settings, []
-        if not settings.b:
+        if not settings.b or not settings.k1:  # no length in the formula
             return 1.0
         some = np.unique(np.linspace(0, len(self.index) - 1, SAMPLED).astype(int)).tolist()
         for row, words in zip(some, self.words([str(self.texts[row]) for row in some]), strict=True):

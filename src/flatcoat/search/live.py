@@ -6,12 +6,14 @@ a state reads no further than its own rows.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
 
+from flatcoat.errors import Misuse
 from flatcoat.records import full_text
 from flatcoat.search.filters import Masks
 from flatcoat.search.journal import Document, Record
@@ -73,6 +75,11 @@ class State:
         first = len(self.texts)
         return str(self.texts.ids[row]) if row < first else self.added[row - first].id
 
+    @property
+    def undone(self) -> int:
+        """How many of the rows added are there no longer."""
+        return 0 if self.alive is None else int(np.count_nonzero(~self.alive[len(self.texts) :]))
+
     def document(self, row: int) -> Document:
         """The document of a row."""
         first = len(self.texts)
@@ -82,7 +89,7 @@ class State:
         return Document(str(ids[row]), titles[row], bodies[row], dict(self.masks.metadata(row)))
 
     def allowed(self, given: Mapping[str, Any] | None) -> np.ndarray | None:
-        """Which rows may be answers: those there that pass a filter. None is every row."""
+        """Which rows may be answers: those there that pass a filter. None is every row. What a filter costs says `Masks`."""
         if not given:
             return self.alive
         mask = self.masks.of(given, self.size)
@@ -101,8 +108,9 @@ class State:
             alive = np.ones(first, bool) if alive is None else alive
             alive = np.concatenate([alive, np.ones(len(documents), bool)])
             alive[sorted(gone)] = False
+        sequence = max(self.sequence, record.sequence)  # a compacted journal's records may lie below its floor
         living, size = self.living + len(documents) - len(gone), first + len(documents)
-        return replace(self, views=views, size=size, living=living, alive=alive, sequence=record.sequence)
+        return replace(self, views=views, size=size, living=living, alive=alive, sequence=sequence)
 
 
 def encodings(legs: Iterable[Leg]) -> dict[str, Encoding]:
@@ -133,3 +141,28 @@ def extended(views: Mapping[str, View], legs: Sequence[Leg], added: Added) -> di
 def run_of(rows: np.ndarray, scores: np.ndarray, name: Callable[[int], str]) -> list[tuple[str, float]]:
     """One query's matches by id."""
     return [(name(row), score) for row, score in zip(rows.tolist(), scores.tolist(), strict=True) if row >= 0]
+
+
+def clean(document: Document) -> Document:
+    """A document as it can be written: lone surrogates, which UTF-8 has none of, become question marks. Raises Misuse where
+    its metadata is not JSON.
+    """
+    plain = lambda text: text.encode("utf-8", "replace").decode("utf-8")  # noqa: E731
+    try:
+        metadata = json.loads(plain(json.dumps(dict(document.metadata), allow_nan=False)))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise Misuse(f"document {document.id!r}: its metadata is not JSON ({error})") from error
+    return replace(
+        document, id=plain(document.id), title=plain(document.title), text=plain(document.text), metadata=metadata
+    )
+
+
+def check_ids(documents: Sequence[Document]) -> None:
+    """Raise Misuse where an id is unusable, or there twice."""
+    seen = set()
+    for doc in documents:
+        if not doc.id or any(ord(c) < 32 for c in doc.id):
+            raise Misuse(f"document id {doc.id!r} is empty or has control characters")
+        if doc.id in seen:
+            raise Misuse(f"document id {doc.id!r} is given twice; ids are unique")
+        seen.add(doc.id)

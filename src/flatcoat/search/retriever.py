@@ -6,11 +6,11 @@ Searching reads one immutable state and takes no lock; writing puts a record on 
 from __future__ import annotations
 
 import contextlib
-import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +20,14 @@ from flatcoat.errors import FlatcoatError, Misuse, nearest
 from flatcoat.records import Ranking
 from flatcoat.representations import Dense, MultiVector, Sparse
 from flatcoat.search.explained import explain
-from flatcoat.search.fuse import normalised_score, reciprocal_rank
+from flatcoat.search.fuse import DEEPEST, WAYS, fused
 from flatcoat.search.journal import Document, Journal, Record
 from flatcoat.search.legs import Leg
-from flatcoat.search.live import State, Texts, encodings, full, run_of
+from flatcoat.search.live import State, Texts, check_ids, clean, encodings, full, run_of
 from flatcoat.search.missed import missed
 from flatcoat.search.packing import check_finite
 
-DEEP = 100  # matches of each leg that are fused, at least
-FUSE = {"rank": reciprocal_rank, "score": normalised_score}
+UNDONE = 1000  # rows added and gone that are borne with, and half of all that were added
 SAMPLED = 1000  # documents that are asked for their fields, where the table does not say
 
 
@@ -47,7 +46,12 @@ class Hit:
 
 @dataclass(frozen=True)
 class Asked:
-    """How to search. `k` answers from `offset` on; several legs are fused by `rank` or `score`; `rerank` is how many of the best."""
+    """How to search. `k` answers from `offset` on; several legs are fused by `rank` or `score`; `rerank` is how many of the best.
+
+    Pages (one `k`, rising `offset`) follow one another without gap or repetition while nothing is written. One leg's equal scores come
+    in the order of rows, and an approximate leg may find other documents when it is asked for more. Of several legs the first 100
+    matches are fused; behind what they give comes what the first 1000 add, and there it ends.
+    """
 
     retrievers: tuple[str, ...]
     k: int = 10
@@ -155,36 +159,43 @@ class Retriever:
         """Rankings of queries, which are encoded together, once a model.
 
         Raises:
-            Misuse: an unknown leg or way to fuse, weights that do not fit, a filter that is none, re-ranking without a scorer.
+            Misuse: an unknown leg or way to fuse, weights that do not fit, a filter that is none, re-ranking without a scorer,
+                or ranks past 1000 of several legs.
         """
         started, state = time.perf_counter(), self._state
-        legs = self._checked(asked)
+        legs = self._checked(asked, state.size)
         if not queries:
             return Answers([], dict.fromkeys(("encode", "search", "rerank", "total"), 0.0), state.sequence)
         allowed = state.allowed(asked.filter)
         encoded = {key: encoding.queries(queries) for key, encoding in encodings(legs).items()}
         ready = time.perf_counter()
-        depth = max(asked.k + asked.offset, asked.rerank or 0, DEEP if len(legs) > 1 else 0)
         places: dict[str, int] = {}  # rows of what was found, so that names lead back
-        runs = [self._run(leg, state, encoded, queries, min(depth, state.size), allowed, places) for leg in legs]
-        best = runs[0] if len(runs) == 1 else FUSE[asked.fuse](runs, asked.weights)
+
+        def take(depth: int) -> list[dict[str, Ranking]]:
+            return [self._run(leg, state, encoded, queries, min(depth, state.size), allowed, places) for leg in legs]
+
+        runs, best = fused(take, len(legs), asked.fuse, asked.weights, min(_last(asked), state.size))
         found = time.perf_counter()
         if asked.rerank:
             best = self._reranked(best, state, queries, asked.rerank, places)
         end = time.perf_counter()
         seconds = {"encode": ready - started, "search": found - ready, "rerank": end - found, "total": end - started}
-        names = [leg.name for leg in legs]
-        rankings = [_hits(best[str(i)], [run[str(i)] for run in runs], names, asked) for i in range(len(queries))]
+        named = [(leg.name, run) for leg, run in zip(cycle(legs), runs, strict=False)]
+        rankings = [
+            _hits(best[str(i)], [(name, run[str(i)]) for name, run in named], asked) for i in range(len(queries))
+        ]
         return Answers(rankings, seconds, state.sequence)
 
-    def _checked(self, asked: Asked) -> list[Leg]:
+    def _checked(self, asked: Asked, size: int) -> list[Leg]:
         if asked.k < 1 or asked.offset < 0:
             raise Misuse(f"k={asked.k}, offset={asked.offset}: want at least 1, and at least 0")
-        if asked.fuse not in FUSE:
+        if asked.fuse not in WAYS:
             raise Misuse(f"fuse={asked.fuse!r}: want rank or score")
         names = asked.retrievers or (self._all[0].name,)
         if len(set(names)) < len(names):
             raise Misuse(f"retrievers {', '.join(names)}: name each once")
+        if len(names) > 1 and min(_last(asked), size) > DEEPEST:
+            raise Misuse(f"rank {_last(asked)} of {len(names)} retrievers: together they give at most {DEEPEST} ranks")
         if asked.weights is not None and (len(asked.weights) != len(names) or not np.isfinite(asked.weights).all()):
             raise Misuse(f"{len(asked.weights)} weights for {len(names)} retrievers; give one number each")
         if asked.rerank is not None and asked.rerank < 1:
@@ -208,7 +219,8 @@ class Retriever:
         for i in range(len(queries)):
             pairs = run_of(top.rows[i], top.scores[i], state.id)
             places.update(zip((id for id, _ in pairs), top.rows[i].tolist(), strict=False))
-            run[str(i)] = Ranking.of(pairs)
+            ids, scores = tuple(id for id, _ in pairs), np.array([score for _, score in pairs], np.float64)
+            run[str(i)] = Ranking(ids, scores)  # equal scores by row, as the leg cuts them off; by id, pages overlap
         return run
 
     def _reranked(
@@ -233,10 +245,10 @@ class Retriever:
             Misuse: an id twice or unusable, or metadata that JSON has no word for.
             FlatcoatError: the journal cannot be written, or a model gives what is not finite.
         """
-        given = [_clean(doc) for doc in documents]
+        given = [clean(doc) for doc in documents]
         if not given:
             return self.catch_up()
-        _check_ids(given)
+        check_ids(given)
         self.catch_up()
         self._free(given, replace)
         texts = full(given)
@@ -266,9 +278,10 @@ class Retriever:
             check()
             if documents or deleted:
                 record = Record(self.sequence + 1, tuple(documents), tuple(deleted), vectors)
-                self.journal.append(record)
                 with self._or_anew():
-                    self._state = self._state.after(record, self._all)
+                    state = self._state.after(record, self._all)  # first: what cannot be taken in must not be on disk
+                    self.journal.append(record)
+                self._state = state
             return self.sequence
 
     def _free(self, documents: Sequence[Document], replace: bool) -> None:
@@ -282,9 +295,33 @@ class Retriever:
     def compact(self) -> tuple[int, int]:
         """Rewrite the journal without what is undone; give its bytes before and after. Others notice, and begin anew."""
         with self._changing:
-            made = self.journal.compact(lambda id: self.texts.lookup.row(id) is not None)
+            made = self.journal.compact(self._in_base)
             self._follow()
         return made
+
+    def _in_base(self, id: str) -> bool:
+        return self.texts.lookup.row(id) is not None
+
+    def tidy(self) -> bool:
+        """Compact where most of what was added is gone again; whether it did. Costs next to nothing where there is nothing to do.
+
+        Raises:
+            FlatcoatError: the journal is damaged.
+            OSError: the disk refuses; the journal is as it was.
+        """
+        if not self._untidy():
+            return False
+        with self._changing, self.journal.writing():
+            self._follow()
+            if not self._untidy():  # another process did it
+                return False
+            self.journal.rewrite(self._in_base)
+            self._follow()
+        return True
+
+    def _untidy(self) -> bool:
+        state, added = self._state, self._state.size - len(self.texts)
+        return added >= UNDONE and state.undone >= max(UNDONE, added / 2)
 
     def explain(self, query: str, document: Document, leg: str) -> dict[str, Any]:
         """Why a leg gives a document its score: terms, token matches or passages, by the leg's kind."""
@@ -339,34 +376,17 @@ class Retriever:
             self.journal.close()
 
 
-def _hits(best: Ranking, runs: Sequence[Ranking], names: Sequence[str], asked: Asked) -> list[Hit]:
+def _last(asked: Asked) -> int:
+    """The last rank that is wanted."""
+    return max(asked.k + asked.offset, asked.rerank or 0)
+
+
+def _hits(best: Ranking, runs: Sequence[tuple[str, Ranking]], asked: Asked) -> list[Hit]:
     """The answers asked for, with each leg's rank and score."""
     said: dict[str, dict[str, tuple[int, float]]] = {}
-    for name, run in zip(names, runs, strict=True):
+    for name, run in runs:
         for rank, (id, score) in enumerate(run.as_dict().items(), start=1):
             said.setdefault(id, {})[name] = (rank, score)
     some = slice(asked.offset, asked.offset + asked.k)
     pairs = zip(best.doc_ids[some], best.scores[some].tolist(), strict=True)
     return [Hit(id, score, said[id]) for id, score in pairs]
-
-
-def _clean(document: Document) -> Document:
-    """Lone surrogates cannot be written as UTF-8: they become question marks."""
-    plain = lambda text: text.encode("utf-8", "replace").decode("utf-8")  # noqa: E731
-    try:
-        metadata = json.loads(plain(json.dumps(dict(document.metadata), allow_nan=False)))
-    except (TypeError, ValueError, RecursionError) as error:
-        raise Misuse(f"document {document.id!r}: its metadata is not JSON ({error})") from error
-    return replace(
-        document, id=plain(document.id), title=plain(document.title), text=plain(document.text), metadata=metadata
-    )
-
-
-def _check_ids(documents: Sequence[Document]) -> None:
-    seen = set()
-    for doc in documents:
-        if not doc.id or any(ord(c) < 32 for c in doc.id):
-            raise Misuse(f"document id {doc.id!r} is empty or has control characters")
-        if doc.id in seen:
-            raise Misuse(f"document id {doc.id!r} is given twice; ids are unique")
-        seen.add(doc.id)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flatcoat.app.serve import schemas as s
 from flatcoat.app.serve.failures import Refused, failure, invalid, refused
 from flatcoat.app.serve.guard import OPEN, Gate, Guard
-from flatcoat.app.serve.service import Service, page_file, stopped
+from flatcoat.app.serve.limits import Limits
+from flatcoat.app.serve.service import Service, stopped
 from flatcoat.errors import FlatcoatError, need
 
 if TYPE_CHECKING:
@@ -20,10 +22,12 @@ FAILURES: dict[int | str, dict[str, Any]] = {
     status: {"model": s.FailureAnswer, "description": what}
     for status, what in (
         (400, "What is asked for cannot be."), (401, "No key, or an unknown one."), (403, "This key may not do that."),
-        (413, "The body is too large."), (415, "The body is not JSON."), (422, "The body does not fit the schema."),
-        (429, "Too many requests at once."), (503, "Not ready, or shutting down."),
+        (408, "The body did not come in time."), (413, "The body is too large."), (415, "The body is not JSON."),
+        (422, "The body does not fit the schema."), (429, "Too many requests at once."),
+        (500, "The server failed."), (503, "Not ready, or shutting down."),
     )
 }  # fmt: skip
+PLAIN = {status: FAILURES[status] for status in (403, 500)}
 MISSING: dict[int | str, dict[str, Any]] = {404: {"model": s.FailureAnswer, "description": "There is none of that id."}}
 TAKEN: dict[int | str, dict[str, Any]] = {409: {"model": s.FailureAnswer, "description": "That id is there already."}}
 
@@ -43,15 +47,16 @@ def create_app(service: Service, gate: Gate) -> Guard:
         docs_url=None, redoc_url=None, redirect_slashes=False,
         description="Search, explain, encode, re-rank and change the documents of one folder.",
     )  # fmt: skip
+    strict = _strict_route(service.limits)
     for number, (add, tag) in enumerate(
         ((_plain, "server"), (_reading, "search"), (_encoding, "models"), (_writing, "documents"))
     ):
-        router = fastapi.APIRouter(tags=[tag], route_class=_strict_route(), responses=FAILURES if number else None)
+        router = fastapi.APIRouter(tags=[tag], route_class=strict, responses=FAILURES if number else PLAIN)
         add(router, service)
         app.include_router(router)
     _on_errors(app)
     paths = app.openapi()["paths"]
-    _with_keys(app)
+    _with_keys(app, needed=gate.keys is not None)
     posts = [path for path, methods in paths.items() if "post" in methods]
     return Guard(app, gate, service.metrics, posts, [*(path for path in paths if "{" not in path), *OPEN])
 
@@ -64,18 +69,32 @@ def answered(value: Any) -> Any:
     return Response(to_json(value, inf_nan_mode="null"), media_type="application/json")
 
 
+def page_files() -> dict[str, tuple[bytes, str]]:
+    """The page's files by name, each with its media type."""
+    from importlib import resources
+
+    kinds = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
+    places = (resources.files("flatcoat.app.serve") / "page").iterdir()
+    return {place.name: (place.read_bytes(), kinds[suffix]) for place in places
+            if (suffix := Path(place.name).suffix) in kinds}  # fmt: skip
+
+
 def _plain(router: Any, service: Service) -> None:
     from fastapi import Response
+
+    files = page_files()
 
     @router.get("/", response_class=Response, responses={200: {"content": {"text/html": {}}}, **MISSING})
     async def page() -> Any:
         """The page."""
-        content, kind = page_file("index.html")
+        content, kind = files["index.html"]
         return Response(content, media_type=kind)
 
     @router.get("/page/{name}", include_in_schema=False)
     async def page_part(name: str) -> Any:
-        content, kind = page_file(name)
+        if name not in files:
+            raise Refused(404, f"no {name[:100]!r} in the page")
+        content, kind = files[name]
         return Response(content, media_type=kind)
 
     @router.get("/healthz", response_model=s.HealthAnswer)
@@ -166,8 +185,8 @@ def _writing(router: Any, service: Service) -> None:
         return answered(done)
 
 
-def _strict_route() -> Any:
-    """Routes whose bodies are read as JSON and nothing looser: no NaN, no lone surrogate, not hundreds deep."""
+def _strict_route(limits: Limits) -> Any:
+    """Routes whose bodies are read as JSON and nothing looser: no NaN, no lone surrogate, not hundreds deep; bounded in their answers."""
     from fastapi import HTTPException, Request
     from fastapi.routing import APIRoute
     from pydantic_core import from_json
@@ -185,7 +204,9 @@ def _strict_route() -> Any:
 
             async def strict(request: Request) -> Any:
                 try:
-                    return await handler(StrictRequest(request.scope, request.receive))
+                    response = await handler(StrictRequest(request.scope, request.receive))
+                    limits.answer(len(response.body))
+                    return response
                 except FlatcoatError as error:
                     raise refused(error) from error
 
@@ -222,8 +243,8 @@ def _on_errors(app: Any) -> None:
         return given(Refused(500, "the server failed; its log says why"))
 
 
-def _with_keys(app: Any) -> None:
-    """Say in the OpenAPI description that keys may be asked for."""
+def _with_keys(app: Any, needed: bool) -> None:
+    """Say in the OpenAPI description that keys are asked for, or may be given."""
     whole = app.openapi()
     whole.setdefault("components", {})["securitySchemes"] = {
         "bearer": {"type": "http", "scheme": "bearer"}, "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
@@ -231,4 +252,4 @@ def _with_keys(app: Any) -> None:
     for path, methods in whole["paths"].items():
         for operation in methods.values():
             if path not in OPEN:
-                operation["security"] = [{}, {"bearer": []}, {"header": []}]
+                operation["security"] = [*([] if needed else [{}]), {"bearer": []}, {"header": []}]

@@ -59,20 +59,26 @@ def together(work: Work, payloads: Sequence[Any]) -> list[Any]:
     return one_by_one(work, payloads)
 
 
+def _nothing(_: int) -> None:
+    return
+
+
 class Batcher:
     """One thread that computes what an event loop asks for, in order of arrival.
 
     `waiting` bounds the jobs in the queue, `most` the sizes in one batch (a single larger job is a batch of its own). `begin` is
-    called once in the thread, before any job, and `before` ahead of each batch; `between` when nothing was asked for `pause` seconds.
-    `observe` is told each computed group's number of jobs.
+    called once in the thread, before any job, and `before` ahead of each batch; `between` when nobody waits: after a batch, and each
+    `pause` seconds. `observe` is told each computed group's number of jobs, `queued` the queue's length whenever it changes; what
+    `between` and these two raise is let go.
     """
 
     def __init__(
         self, *, waiting: int = 256, most: int = 64, before: Callable[[], Any] | None = None,
-        between: Callable[[], Any] | None = None, pause: float = 1.0, observe: Callable[[int], None] | None = None,
+        between: Callable[[], Any] | None = None, pause: float = 1.0, observe: Callable[[int], Any] = _nothing,
+        queued: Callable[[int], Any] = _nothing,
     ):  # fmt: skip
         self.waiting, self.most, self.pause = waiting, most, pause
-        self.before, self.between, self.observe = before, between, observe
+        self.before, self.between, self.observe, self.queued = before, between, observe, queued
         self._jobs: deque[Job] = deque()
         self._wake = threading.Condition()
         self._closed = False
@@ -85,6 +91,11 @@ class Batcher:
 
     def __len__(self) -> int:
         return len(self._jobs)
+
+    @property
+    def closed(self) -> bool:
+        """Whether no more work is taken: after `close`, or because the thread could not go on."""
+        return self._closed
 
     async def ask(self, key: Hashable, work: Work, payload: Any, size: int = 1) -> Any:
         """The result of `work([payload])`, computed with others of the same key. Cancelled before its turn, it is not computed.
@@ -101,6 +112,7 @@ class Batcher:
             if len(self._jobs) >= self.waiting:
                 raise Busy(f"{self.waiting} requests are waiting already; ask again in a second")
             self._jobs.append(job)
+            _tried(lambda: self.queued(len(self._jobs)))
             self._wake.notify()
         return await job.done
 
@@ -113,24 +125,34 @@ class Batcher:
             self._thread.join(seconds)
 
     def _run(self, begin: Callable[[], Any] | None) -> None:
-        if begin is not None and (wrong := _tried(begin)) is not None:
-            self._refuse(wrong)
-            return
-        while (batch := self._next()) is not None:
-            if not batch:
-                _tried(self.between)  # what is wrong is met again by the next batch
-            elif (wrong := _tried(self.before)) is not None:
-                _hand_over(batch, [wrong] * len(batch))
-            else:
-                for jobs in _groups(batch):
-                    self._compute(jobs)
+        batch: list[Job] | None = []
+        try:
+            if begin is not None:
+                begin()
+            while (batch := self._next()) is not None:
+                self._turn(batch)
+        except BaseException as wrong:  # noqa: BLE001 - whatever ends the thread is told to those who wait
+            self._refuse(wrong, batch or [])
 
-    def _refuse(self, wrong: Exception) -> None:
+    def _turn(self, batch: list[Job]) -> None:
+        if batch and (wrong := _tried(self.before)) is not None:
+            _hand_over(batch, [wrong] * len(batch))
+            return
+        for jobs in _groups(batch):
+            self._compute(jobs)
+        if not self._jobs:
+            _tried(self.between)  # what is wrong is met again by the next batch
+
+    def _refuse(self, wrong: BaseException, batch: list[Job]) -> None:
+        said = (
+            wrong if isinstance(wrong, Exception) else Closed("the thread that computes has ended; ask another server")
+        )
         with self._wake:
             self._closed = True
-            left = list(self._jobs)
+            left = [*batch, *self._jobs]
             self._jobs.clear()
-        _hand_over(left, [wrong] * len(left))
+            _tried(lambda: self.queued(0))
+        _hand_over(left, [said] * len(left))
 
     def _next(self) -> list[Job] | None:
         """The next batch; empty where nothing was asked, None at the end."""
@@ -143,14 +165,14 @@ class Batcher:
             while self._jobs and (not batch or size + self._jobs[0].size <= self.most):
                 batch.append(self._jobs.popleft())
                 size += batch[-1].size
+            _tried(lambda: self.queued(len(self._jobs)))
             return batch
 
     def _compute(self, jobs: list[Job]) -> None:
         jobs = [job for job in jobs if not job.done.done()]  # whose asker is gone
         if not jobs:
             return
-        if self.observe is not None:
-            self.observe(len(jobs))
+        _tried(lambda: self.observe(len(jobs)))
         _hand_over(jobs, together(jobs[0].work, [job.payload for job in jobs]))
 
 

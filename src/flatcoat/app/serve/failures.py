@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,6 +15,11 @@ TYPES = {
     409: "conflict", 413: "too_large", 415: "unsupported_media_type", 422: "invalid_body", 429: "too_many_requests",
     500: "server_error", 503: "not_ready",
 }  # fmt: skip
+
+
+FOLDERS = re.compile(
+    r"^/[^:\n]*/|(?<=[\s(])/(?:[^\s/:;,'\")]+/)+"
+)  # of this machine, as messages name them: never in quotes
 
 
 class Refused(FlatcoatError):
@@ -29,7 +36,9 @@ def failure(status: int, message: str, param: str | None = None) -> dict[str, An
 
 
 def refused(error: FlatcoatError) -> Refused:
-    """An error as an answer: misuse is 400, an id that is there already 409, what cannot be taken now 429 or 503, the rest 500."""
+    """An error as an answer: misuse is 400, an id that is there already 409, what cannot be taken now 429 or 503, the rest 500,
+    of which the answer tells nothing and the log all. No answer names the folders of this machine.
+    """
     from flatcoat.search.retriever import Conflict
 
     if isinstance(error, Refused):
@@ -37,8 +46,9 @@ def refused(error: FlatcoatError) -> Refused:
     headers = {"retry-after": "1"} if isinstance(error, Busy | Closed) else None
     for kind, status in ((Conflict, 409), (Misuse, 400), (Busy, 429), (Closed, 503)):
         if isinstance(error, kind):
-            return Refused(status, str(error), headers=headers)
-    return Refused(500, str(error))
+            return Refused(status, FOLDERS.sub("", str(error)), headers=headers)
+    logging.getLogger("flatcoat.serve").error("%s", error)
+    return Refused(500, "the server failed; its log says why")
 
 
 def invalid(errors: Sequence[Mapping[str, Any]]) -> Refused:

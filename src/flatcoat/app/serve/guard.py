@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +19,7 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
+PIECE = 65_536  # bytes of an answer that are handed on at once
 OPEN = ("/", "/healthz", "/readyz", "/openapi.json")  # and /page/...: no key is asked for
 SECURITY = (
     (b"content-security-policy", b"default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"),
@@ -70,33 +72,49 @@ class Guard:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        answer = _Answer(send)
+        answer = _Answer(send, self.gate.limits.body_seconds)
         began, headers = time.perf_counter(), dict(scope["headers"])
-        self.in_flight += 1
         try:
-            self.gate.admit(scope, headers)
-            body = await self._body(scope, headers, receive)
-            if body is not None:
-                await _watched(self.app, scope, body, receive, answer)
-        except Refused as error:
-            await answer.refuse(error)
+            await self._answered(scope, headers, receive, answer)
+        except Unread:
+            pass  # nobody to tell: the server closes a connection whose answer is not whole
         finally:
-            self.in_flight -= 1
             if answer.status:
                 spent = time.perf_counter() - began
                 self.metrics.request(self._route(scope["path"]), _method(scope), answer.status, spent)
 
-    async def _body(self, scope: Scope, headers: dict[bytes, bytes], receive: Receive) -> bytes | None:
-        """The request's body; None where the client is gone."""
-        limits, path = self.gate.limits, scope["path"]
-        if self.in_flight > limits.max_concurrent and path.startswith(("/v1/", "/rerank")):
-            said = f"{limits.max_concurrent} requests are answered already; ask again in a second"
+    async def _answered(self, scope: Scope, headers: dict[bytes, bytes], receive: Receive, answer: _Answer) -> None:
+        try:
+            self.gate.admit(scope, headers)
+            with self._counted(scope["path"]):
+                body = await self._body(scope, headers, receive)
+                if body is not None:
+                    await _watched(self.app, scope, body, receive, answer)
+        except Refused as error:
+            await answer.refuse(error)
+
+    @contextlib.contextmanager
+    def _counted(self, path: str) -> Iterator[None]:
+        """One of those that are answered at once, from its first byte until its answer is read. Raises Refused where they are too many."""
+        counts = path.startswith(("/v1/", "/rerank"))
+        if counts and self.in_flight >= self.gate.limits.max_concurrent:
+            said = f"{self.gate.limits.max_concurrent} requests are answered already; ask again in a second"
             raise Refused(429, said, headers={"retry-after": "1"})
+        self.in_flight += counts
+        try:
+            yield
+        finally:
+            self.in_flight -= counts
+
+    async def _body(self, scope: Scope, headers: dict[bytes, bytes], receive: Receive) -> bytes | None:
+        """The request's body, unread where none belongs; None where the client is gone."""
+        limits, path = self.gate.limits, scope["path"]
         declared = headers.get(b"content-length", b"")
         if declared.isdigit() and (len(declared) > 18 or int(declared) > limits.max_body):
             raise _too_large(limits)
-        if scope["method"] == "POST" and path in self.posts:
-            _json(headers)
+        if scope["method"] != "POST" or path not in self.posts:
+            return b""
+        _json(headers)
         try:
             async with asyncio.timeout(limits.body_seconds):
                 return await _read(receive, limits)
@@ -113,20 +131,39 @@ class Guard:
         return "/page" if path.startswith("/page/") else "other"
 
 
-class _Answer:
-    """What is sent, with the headers of every answer; knows its status, and when it is whole."""
+class Unread(Exception):
+    """A client does not read its answer."""
 
-    def __init__(self, send: Send):
-        self._send = send
+
+class _Answer:
+    """What is sent, with the headers of every answer; knows its status, and when it is whole. A long answer goes out in pieces, each
+    when the one before has left, so that what nobody reads is not held; `seconds` without one leaving raise Unread.
+    """
+
+    def __init__(self, send: Send, seconds: float):
+        self._send, self._seconds = send, seconds
         self.status, self.whole = 0, False
 
     async def __call__(self, message: MutableMapping[str, Any]) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             message["headers"] = [*message.get("headers", ()), *SECURITY]
-        elif message["type"] == "http.response.body":
-            self.whole = not message.get("more_body", False)
-        await self._send(message)
+            await self._out(message)
+            return
+        body, more = message.get("body", b""), message.get("more_body", False)
+        for start in range(0, max(1, len(body)), PIECE):
+            rest = more or start + PIECE < len(body)
+            self.whole = not rest
+            piece = {"type": "http.response.body", "body": body[start : start + PIECE], "more_body": rest}
+            await self._out(piece)
+
+    async def _out(self, message: MutableMapping[str, Any]) -> None:
+        try:
+            async with asyncio.timeout(self._seconds):
+                await self._send(message)
+        except TimeoutError:
+            self.whole = False
+            raise Unread from None
 
     async def refuse(self, error: Refused) -> None:
         from pydantic_core import to_json

@@ -19,7 +19,7 @@ MOST_HITS = 20_000  # that one request is given
 @dataclass(frozen=True)
 class Limits:
     """`max_body` and `max_metadata` in bytes, `max_query` in characters; `max_concurrent` requests at once, others are told to wait;
-    `body_seconds` until a body that does not come is given up.
+    `body_seconds` until a body that does not come, or an answer that nobody reads, is given up; `max_answer` bytes of one answer.
     """
 
     max_k: int = 1000
@@ -28,6 +28,7 @@ class Limits:
     max_concurrent: int = 256
     max_metadata: int = 16_384
     body_seconds: float = 30.0
+    max_answer: int = 32_000_000
 
     def ranking(self, queries: int, k: int, offset: int, rerank: int | None) -> None:
         """Refuse a ranking that is too long. Raises Misuse."""
@@ -39,6 +40,14 @@ class Limits:
             raise Misuse(f"{queries} queries of k={k} ask for {queries * k} hits; one request gets at most {MOST_HITS}")
         if rerank is not None and queries * rerank > MOST_PAIRS:
             raise Misuse(f"{queries} queries of rerank={rerank} are {queries * rerank} pairs; use at most {MOST_PAIRS}")
+
+    def answer(self, size: int) -> None:
+        """Refuse an answer that is too long. Raises Misuse."""
+        if size > self.max_answer:
+            raise Misuse(
+                f"an answer of {size} bytes; this server gives at most {self.max_answer}: ask for less at once, "
+                "or leave the texts out (text: false)"
+            )
 
     def query(self, text: str) -> None:
         """Refuse a question that is empty or too long. Raises Misuse."""

@@ -56,9 +56,12 @@ class Metrics:
         """Count a batch."""
         self._batch.observe(size)
 
-    def state(self, queue: int, documents: int, sequence: int) -> None:
-        """Take note of what is now."""
-        self._queue.set(queue)
+    def queue(self, length: int) -> None:
+        """Take note of how many wait."""
+        self._queue.set(length)
+
+    def state(self, documents: int, sequence: int) -> None:
+        """Take note of what is served now."""
         self._documents.set(documents)
         self._sequence.set(sequence)
 

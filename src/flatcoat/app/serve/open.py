@@ -27,6 +27,7 @@ from flatcoat.search.lexical import Base, LexicalView
 from flatcoat.search.retriever import Retriever
 
 NONE = "none"  # the name of no reranker
+MOST_POSTINGS = 2_000_000  # of an exact index that is built while it serves, which takes about two seconds
 VECTORS = ("vectors", "before")  # folders of a run that an index's own vectors may lie in
 
 
@@ -185,13 +186,20 @@ def _twin(run: Path, folder: IndexFolder) -> Callable[[], Any] | None:
 
 
 def _exact_sparse(run: Path, folder: IndexFolder) -> InvertedIndex:
+    """The run's own exact index, or a small one built now. Raises Misuse where that would hold up who else asks."""
     beside_it = run / "index" / "exact"
     if beside_it.is_dir():
         other = open_index(beside_it)
         same = other.facts["of"].get("model") == folder.facts["of"].get("model")
         if same and isinstance(other.index, InvertedIndex) and other.index.settings.bits == 32:
             return other.index
-    return InvertedIndex.build(_vectors(run, folder), InvertedSettings(bits=32))
+    vectors = _vectors(run, folder)
+    if len(vectors.terms) > MOST_POSTINGS:
+        raise Misuse(
+            f"{folder.path.name}: no exact index to compare it with, and its {len(vectors.terms)} postings are too many to build one "
+            f"while it serves (at most {MOST_POSTINGS}); make index/exact with flatcoat index --kind exact"
+        )
+    return InvertedIndex.build(vectors, InvertedSettings(bits=32))
 
 
 def _vectors(run: Path, folder: IndexFolder) -> Any:

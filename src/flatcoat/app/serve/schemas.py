@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 MOST_INPUTS = 256  # texts, documents or ids of one request
 LONGEST_ID = 512
 
-Id = Annotated[str, Field(min_length=1, max_length=LONGEST_ID, pattern=r"^[^\s\x00-\x1f\x7f]+$")]
+Id = Annotated[str, Field(min_length=1, max_length=LONGEST_ID, pattern=r"^[^\x00-\x1f]+$")]
 Text = Annotated[str, Field(min_length=1)]
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 Count = Annotated[int, Field(ge=1, le=1_000_000_000)]

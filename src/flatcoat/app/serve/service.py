@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 import time
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flatcoat.app.serve.batching import Batcher
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from flatcoat.search.retriever import Asked, Retriever
 
 TOGETHER = 64  # queries or texts in one batch, together
+AGAIN = 600.0  # seconds until tidying that failed is tried again
 
 
 class Service:
@@ -48,10 +49,12 @@ class Service:
         self._retriever: Retriever | None = None
         self._vocabulary: list[str] | None = None
         self.batcher = Batcher(
-            waiting=limits.max_concurrent, most=TOGETHER, before=self._follow, between=self._follow,
-            observe=metrics.batch,
+            waiting=limits.max_concurrent, most=TOGETHER, before=self._follow, between=self._between,
+            observe=metrics.batch, queued=metrics.queue,
         )  # fmt: skip
         self.opened = threading.Event()  # or given up
+        self._wrong: Exception | None = None  # what the last look at the journal met
+        self._tidy_from = 0.0
         self._started = False
 
     def start(self) -> None:
@@ -69,22 +72,40 @@ class Service:
     def _begin(self) -> None:
         try:
             self._retriever = self._open()
+            self._follow()
+            if self._on_ready is not None:
+                self._on_ready(self.retriever)
         except Exception as error:
             if self._on_failure is not None:
                 self._on_failure(error)
             raise
         finally:
             self.opened.set()
-        self._follow()
-        if self._on_ready is not None:
-            self._on_ready(self.retriever)
 
     def _follow(self) -> None:
         """Take in what other processes wrote."""
-        retriever = self._retriever
-        if retriever is not None:
+        retriever = self.retriever
+        try:
             retriever.catch_up()
-            self.metrics.state(len(self.batcher), len(retriever), retriever.sequence)
+        except Exception as error:
+            if str(error) != str(self._wrong):  # once, not at each look
+                logging.getLogger("flatcoat.serve").error("what others wrote cannot be read: %s", error)
+            self._wrong = error
+            raise
+        self._wrong = None
+        self.metrics.state(len(retriever), retriever.sequence)
+
+    def _between(self) -> None:
+        """What is done while nobody waits: take in what others wrote, and rewrite the journal where much of it is undone."""
+        self._follow()
+        if not self.writable or time.monotonic() < self._tidy_from:
+            return
+        try:
+            if self.retriever.tidy():
+                self._follow()
+        except Exception as error:  # noqa: BLE001 - nobody asked for it, and everything goes on without it
+            self._tidy_from = time.monotonic() + AGAIN
+            logging.getLogger("flatcoat.serve").error("the journal cannot be rewritten: %s", error)
 
     @property
     def retriever(self) -> Retriever:
@@ -96,6 +117,10 @@ class Service:
     def ready(self) -> dict[str, Any]:
         """That questions can be answered. Raises Refused (503) while they cannot."""
         retriever = self.retriever
+        if self._wrong is not None or self.batcher.closed:
+            raise Refused(
+                503, "questions cannot be answered now; the server's log says why", headers={"retry-after": "1"}
+            )
         if self._everyone is not None and not self._everyone():
             raise Refused(503, "other workers are opening the folder", headers={"retry-after": "1"})
         return {"status": "ready", "documents": len(retriever), "sequence": retriever.sequence}
@@ -121,8 +146,6 @@ class Service:
 
     async def search(self, body: SearchBody) -> dict[str, Any]:
         """Answer a search. Raises Misuse for what cannot be asked."""
-        from flatcoat.app.serve.answers import search
-
         began = time.perf_counter()
         queries = [body.query] if isinstance(body.query, str) else body.query
         for query in queries:
@@ -132,10 +155,16 @@ class Service:
         asked = self._asked(body)
         key = ("search", body.text, asked.retrievers, asked.k, asked.offset, asked.fuse, asked.weights, asked.rerank,
                _canonical(body.filter))  # fmt: skip
-        answer = await self.batcher.ask(key, partial(search, self.retriever, asked, body.text), queries, len(queries))
-        self.metrics.stages(answer["seconds"])
+        answer = await self.batcher.ask(key, partial(self._searched, asked, body.text), queries, len(queries))
         answer["seconds"]["total"] = time.perf_counter() - began
         return answer
+
+    def _searched(self, asked: Asked, text: bool, requests: list[list[str]]) -> list[dict[str, Any]]:
+        from flatcoat.app.serve.answers import search
+
+        made = search(self.retriever, asked, text, requests)
+        self.metrics.stages(made[0]["seconds"])  # each of them has the whole batch's
+        return made
 
     def _asked(self, body: SearchBody) -> Asked:
         from flatcoat.search.retriever import Asked
@@ -234,19 +263,6 @@ class Service:
         from flatcoat.app.serve.answers import document
 
         return _there(await self._alone(partial(document, self.retriever, id)), id)
-
-
-def page_file(name: str) -> tuple[bytes, str]:
-    """A file of the page, and its media type. Raises Refused (404) where there is none."""
-    from importlib import resources
-
-    kinds = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
-    kind = kinds.get(Path(name).suffix)
-    if kind is not None and Path(name).name == name:
-        place = resources.files("flatcoat.app.serve") / "page" / name
-        if place.is_file():
-            return place.read_bytes(), kind
-    raise Refused(404, f"no {name[:100]!r} in the page")
 
 
 def _there(found: Any, id: str | None) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from typing import Any
 from flatcoat.app.serve.guard import Gate
 from flatcoat.errors import FlatcoatError, Misuse, need
 
+IDLE = 1024  # connections besides those whose requests are answered
 GRACE = 30  # seconds that requests in work are given at the end
 SHARED = "PROMETHEUS_MULTIPROC_DIR"  # how prometheus-client is told; it has no other way
 NOT_OPENED = 10  # exit status of a worker whose folder could not be opened, plus that of the error
@@ -182,6 +183,7 @@ def _answer(
     server = uvicorn.Server(uvicorn.Config(
         app, log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=GRACE, ws="none",
         h11_max_incomplete_event_size=65_536, proxy_headers=False,
+        limit_concurrency=serving.gate.limits.max_concurrent + IDLE,
     ))  # fmt: skip
 
     def on_signal(*_: Any) -> None:  # also what uvicorn raises again once it is done, which would kill otherwise
