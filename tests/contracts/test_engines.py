@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import os
 
+import numpy as np
 import pytest
 
 from flatcoat.errors import FlatcoatError
 from flatcoat.index.remote.address import parse_address
-from flatcoat.index.remote.base import RemoteSettings
+from flatcoat.index.remote.base import Batch, Payload, RemoteSettings
 from flatcoat.index.remote.connect import connect
 from flatcoat.representations import Dense
-from flatcoat.testing.engine import EngineContract, built
+from flatcoat.testing.engine import EngineContract, built, field_of
 from flatcoat.testing.index import IndexContract
 from flatcoat.testing.multi_index import MultiIndexContract
 from flatcoat.testing.postgres import running_postgres
@@ -121,6 +122,49 @@ class TestQdrantServerLate(Here, MultiIndexContract):
 
 class TestPostgres(Here, EngineContract):
     where = "postgres"
+
+
+def long_names(url):
+    fields = {"v" * 40 + end: Dense(np.eye(8, dtype=np.float32)) for end in ("_one", "_two")}
+    return connect(parse_address(url), "t" * 48), fields
+
+
+def test_postgres_builds_a_graph_a_column_however_long_the_names(postgres):
+    engine, fields = long_names(postgres)
+    try:
+        index = built(engine, fields, RemoteSettings("hnsw"))
+        engine.finish(index.fields, index.settings)
+        count = "SELECT count(*) FROM pg_indexes WHERE indexdef LIKE '%%USING hnsw%%' AND tablename = %s"
+        assert engine.graphs() == set(fields) and engine._all(count, [engine.name]) == [(2,)]
+    finally:
+        engine.drop()
+        engine.close()
+
+
+def test_postgres_says_where_pgvector_is_too_old_for_a_graph(postgres, monkeypatch):
+    engine, fields = long_names(postgres)
+    monkeypatch.setattr(engine, "_all", lambda statement, params=(): [("0.7.4",)])
+    with pytest.raises(FlatcoatError, match=r"pgvector 0\.7\.4; kind hnsw wants 0\.8"):
+        engine.create({name: field_of(held) for name, held in fields.items()}, RemoteSettings("hnsw"))
+    engine.close()
+
+
+def test_postgres_holds_a_text_that_writes_of_code_0(postgres):
+    engine = connect(parse_address(postgres), "contract")
+    ids = {"dense": Dense(np.eye(2, dtype=np.float32))}
+    said = r"In JSON \u0000 is NUL, \\u0000 is not"
+    try:
+        built(engine, ids, metadata=[{"a": said}, {}])
+        engine.upsert(Batch(0, {"dense": ids["dense"][:1]}, [Payload("d", said, said, {said: [said]})]))
+        assert engine._all('SELECT title, "text", metadata FROM contract WHERE row = 0') == [
+            (said, said, {said: [said]})
+        ]
+        for payload in (Payload("e", text="\0"), Payload("e", metadata={"a": ["\\\0"]})):
+            with pytest.raises(FlatcoatError, match="character of code 0"):
+                engine.upsert(Batch(1, {"dense": ids["dense"][:1]}, [payload]))
+    finally:
+        engine.drop()
+        engine.close()
 
 
 class TestPostgresDense(Here, IndexContract):

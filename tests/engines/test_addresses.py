@@ -25,6 +25,8 @@ QUOTED = "s3cret%2Fof%3Amine"
     (f"postgresql://me:{QUOTED}@host/base?sslmode=require", "postgresql://me@host/base?sslmode=require"),
     (f"postgresql:postgresql://me@host/base?password={QUOTED}&sslmode=require", "postgresql://me@host/base?sslmode=require"),
     (f"milvus:http://me:{QUOTED}@host:19530", "http://me@host:19530"),
+    (f"qdrant:https://{QUOTED}@host:6333", "https://host:6333"),
+    (f"qdrant:https://me:{QUOTED}@host:6333", "https://host:6333"),
     (f"milvus:http://host:19530?token={QUOTED}", "http://host:19530"),
 ])  # fmt: skip
 def test_a_secret_is_taken_out_as_it_is_read(text, url):
@@ -39,11 +41,23 @@ def test_a_secret_is_taken_out_as_it_is_read(text, url):
     ("qdrant:", "want qdrant:URL"), ("postgresql:host=here password=x", "want a URL, as postgresql://"),
     (f"elastic://me:{QUOTED}@host", "want qdrant:URL"), (f"milvus:http://me:{QUOTED}@[broken", "not a URL"),
     (f"qdrant:http://:{QUOTED}@host:port", "not a URL"),
+    (f"qdrant://me:{QUOTED}@host:6333", "want a URL, as qdrant:http"), (f"qdrant:me:{QUOTED}@host:6333", "want a URL"),
+    (f"milvus:{QUOTED}@host", "want a URL"), ("qdrant:host:6333", "want a URL"), ("milvus:host:19530/base", "want a URL"),
+    (f"qdrant:host?api_key={QUOTED}", "want a URL"), (f"me:{QUOTED}@host", "want qdrant:URL"), (f"{QUOTED}@host", "want qdrant:URL"),
+    (f"elastic:http://host?token=a@{QUOTED}", "want qdrant:URL"), ("postgresql://me:one@host/base?password=two", "2 passwords or keys"),
+    (f"postgresql://me:one@host/base?sslpassword={QUOTED}", "put it into ~/.pg_service.conf"),
 ])  # fmt: skip
 def test_an_address_that_is_none(text, said):
     with pytest.raises(Misuse, match=said) as caught:
         parse_address(text)
     assert SECRET not in str(caught.value) and QUOTED not in str(caught.value)
+
+
+def test_a_path_may_hold_any_letter(tmp_path):
+    for path in (f"{tmp_path}/a@b:1", "./host:6333", "../a@b"):
+        address = parse_address(f"qdrant:{path}")
+        assert address.url == str(Path(path).resolve()) and not address.remote
+        assert parse_address(str(f"qdrant:{address.url}")) == address
 
 
 def test_secrets_come_from_netrc():

@@ -146,6 +146,8 @@ def test_a_load_that_was_killed_goes_on(tmp_path, place, folders):
     assert not out.exists() and len(seen) == 40
     with pytest.raises(Misuse, match="half a load of other vectors"):
         load(out, place, {"dense": sources["dense"]}, batch=20)
+    with pytest.raises(Misuse, match="half a load of other vectors, texts"):
+        load(out, place, sources, describe=described, texts="f" * 64, batch=20)
     with load(out, place, sources, describe=counting, batch=20) as folder:
         assert seen == [f"d{i}" for i in range(ROWS)]  # nothing twice
         assert folder.engine.count() == ROWS
@@ -206,6 +208,31 @@ def test_documents_come_and_go(tmp_path, place, folders):
         back = pull(folder, tmp_path / "back")
         np.testing.assert_array_equal(back.vectors, wanted)
         assert list(back.ids) == [folder.ids[n] for n in numbers]
+
+
+def test_a_change_that_was_killed_gives_no_row_without_an_id(tmp_path, place, folders):
+    out, secret = tmp_path / "index", place.address.secret
+    load(out, place, {"dense": folders["dense"]}).close()
+    new = {"dense": made(tmp_path / "new", [f"x{i}" for i in range(9)], seed=5)["dense"]}
+
+    def killed(items, total, label):
+        yield next(iter(items))
+        raise Killed
+
+    with pytest.raises(Killed):
+        change(out, secret=secret, add=new, batch=5, track=killed)
+    queries = Dense(new["dense"].vectors[:5])
+    with reopened(out, place) as folder:
+        assert folder.engine.count() == ROWS + 5
+        both = {"dense": queries}
+        for found in (
+            folder.index.search(queries, 10),
+            folder.index.hybrid(both, 10),
+            folder.index.hybrid(both, 10, weights={"dense": 2.0}),
+        ):
+            assert found.rows.max() < ROWS and (found.rows[:, 0] >= 0).all()
+    with change(out, secret=secret, add=new) as folder:
+        assert folder.index.search(queries, 1).rows[:, 0].tolist() == list(range(ROWS, ROWS + 5))
 
 
 def test_fidelity_is_measured_through_it(tmp_path, place, folders):

@@ -34,6 +34,23 @@ def loaded(encoded, toy, tmp_path):
     return out
 
 
+def test_a_load_that_was_killed_does_not_go_on_with_other_texts(encoded, toy, tmp_path, monkeypatch):
+    def load(collection):
+        verbs_engine.index(
+            str(encoded / "documents"), tmp_path / "i", f"qdrant:{tmp_path}/db", None, None, [], collection, False, False, ["batch=7"], True
+        )  # fmt: skip
+
+    def killed(items, total, label):
+        yield next(iter(items))
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as once, pytest.raises(KeyboardInterrupt):
+        once.setattr(verbs_engine, "tracker", lambda quiet: killed)
+        load(None)
+    with pytest.raises(Misuse, match="half a load of other vectors, texts or settings"):
+        load(str(toy))
+
+
 def opens(path, **how):
     """What `open_index` is to do with a folder of either kind."""
     return (

@@ -115,17 +115,6 @@ def test_what_comes_from_data_is_text():
     assert data["queries"][0]["id"] == HOSTILE and data["documents"][0][1] == " ".join(HOSTILE.split())
 
 
-def test_names_are_used_once():
-    report = Report("t")
-    report.section("One two")
-    with pytest.raises(ValueError, match="two sections"):
-        report.section("one, two")
-    figure = Figure("f", lambda n, t, w: bars_chart(n, t, [], w), Table(["a"], []))
-    report.section("other").figure(figure).figure(figure)
-    with pytest.raises(ValueError, match="two figures"):
-        report.html()
-
-
 def test_curves_are_means_of_windows_and_logs_are_read_to_their_last_whole_line(tmp_path):
     path = tmp_path / "log.jsonl"
     lines = [

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections import deque
+from types import MappingProxyType, SimpleNamespace
 
 import numpy as np
 import pytest
 
+from flatcoat.app import mine_shards, verbs_shards
 from flatcoat.app.encode_shards import assemble_dense, assemble_multi, assemble_sparse
-from flatcoat.app.mine_shards import Deeper, joined
-from flatcoat.app.shards import parts_of, plan_of, read_part, write_part
+from flatcoat.app.mine_shards import Deeper, joined, judged
+from flatcoat.app.shards import parts_of, plan_of, read_part, versions, write_part
 from flatcoat.app.workers import Event, Hand, Workers, work_through, workers_of
 from flatcoat.errors import FlatcoatError, Misuse
 from flatcoat.index.base import TopK
+from flatcoat.mining.mine import MineSettings
 from flatcoat.multi_vectors import write_multi
 from flatcoat.representations import MultiVector, Sparse
 from flatcoat.sparse_vectors import write_sparse
@@ -184,6 +187,53 @@ def test_the_key_holds_all_that_goes_in(tmp_path):
     keys = {plan_of(tmp_path, facts, items, rows).key
             for facts, items, rows in [({"m": 1}, 9, 4), ({"m": 2}, 9, 4), ({"m": 1}, 8, 4), ({"m": 1}, 9, 8)]}  # fmt: skip
     assert len(keys) == 4
+
+
+class Judged:
+    """A collection that has judgements alone."""
+
+    facts = MappingProxyType({"content": {}})
+
+    def __init__(self, *rows):
+        self.rows = np.array(rows, np.int64)
+
+    def judgements(self, split):
+        return self.rows
+
+
+def test_mining_is_keyed_by_its_judgements_and_a_worker_wants_the_same(tmp_path, monkeypatch):
+    def key(collection):
+        seen = []
+        monkeypatch.setattr(verbs_shards, "plan_of", lambda folder, facts, *of: seen.append(facts) or 1 / 0)
+        vectors = SimpleNamespace(facts={})
+        with pytest.raises(ZeroDivisionError):
+            verbs_shards._mine(
+                tmp_path,
+                SimpleNamespace(collection=collection),
+                Told(1),
+                (vectors, vectors),
+                ("train", 1),
+                MineSettings(),
+                False,
+                None,
+            )
+        return seen[0]
+
+    one, other = Judged((0, 1, 1)), Judged((0, 2, 1))
+    assert key(one) == key(Judged((0, 1, 1))) != key(other)
+    monkeypatch.setattr(mine_shards, "settle", lambda job: None)
+    monkeypatch.setattr(mine_shards, "seen_collection", lambda job: other)
+    with pytest.raises(FlatcoatError, match="split 'train' of toy is not judged as the driver's is"):
+        mine_shards.mining({"split": "train", "collection": "toy", "judged": judged(one, "train")})
+
+
+def test_the_key_holds_the_judgements_and_the_versions(tmp_path, monkeypatch):
+    found = [judged(Judged(*rows), "train") for rows in ([(0, 1, 1)], [(0, 2, 1)], [(0, 1, 0)], [(0, 1, 1), (0, 2, 1)])]
+    assert len(set(found)) == 4 and found[0] == judged(Judged((0, 1, 1)), "train")
+    before = plan_of(tmp_path, {}, 9, 4).key
+    assert {"flatcoat", "faiss-cpu"} <= set(versions())
+    monkeypatch.setattr("flatcoat.app.shards.VERSIONS", ("numpy", "no-such-package-of-flatcoat"))
+    assert versions()["no-such-package-of-flatcoat"] == "none" and plan_of(tmp_path, {}, 9, 4).key != before
 
 
 def same_bytes(one, two):

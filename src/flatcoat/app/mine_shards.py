@@ -6,6 +6,8 @@ depth that the query with most positives sets, so a shard's answers are that pro
 
 from __future__ import annotations
 
+import hashlib
+import socket
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,8 @@ import numpy as np
 from flatcoat.app.family import open_vectors
 from flatcoat.app.shards import Part, seen_collection, settle, write_part
 from flatcoat.app.workers import Do
+from flatcoat.data.store import Collection
+from flatcoat.errors import FlatcoatError
 from flatcoat.mining.mine import BLOCK, Mined, MineSettings, Refuse
 from flatcoat.representations import MultiVector, Sparse
 
@@ -35,6 +39,11 @@ class Deeper:
         return self.index.search(queries, min(len(self.index), k + self.more))
 
 
+def judged(collection: Collection, split: str) -> str:
+    """Digest of a split's judgements by row: what mining holds for an answer, and for which queries."""
+    return hashlib.sha256(np.ascontiguousarray(collection.judgements(split)).tobytes()).hexdigest()
+
+
 def mining(job: Mapping[str, Any]) -> Do:
     """What a worker does of mining. Raises FlatcoatError where its collection, folder or versions are others."""
     from flatcoat.app.samplers import mining_index, positives_by_query
@@ -42,6 +51,10 @@ def mining(job: Mapping[str, Any]) -> Do:
     from flatcoat.mining.mine import mine
 
     plan, collection = settle(job), seen_collection(job)
+    if judged(collection, job["split"]) != job["judged"]:
+        raise FlatcoatError(
+            f"{socket.gethostname()}: split {job['split']!r} of {job['collection']} is not judged as the driver's is"
+        )
     documents, queries = (_arrays(open_vectors(Path(job[name]))) for name in ("documents", "queries"))
     index = mining_index(job["kind"], job["approximate"])(documents)
     pairs = load_pairs(collection, job["split"])

@@ -12,7 +12,7 @@ import shutil
 import socket
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from zipfile import BadZipFile
@@ -28,7 +28,7 @@ from flatcoat.records import Track, silent
 if TYPE_CHECKING:
     from flatcoat.app.tables import ModelTable
 
-VERSIONS = ("torch", "transformers", "tokenizers", "numpy")
+VERSIONS = ("flatcoat", "torch", "transformers", "tokenizers", "numpy", "faiss-cpu")
 JOB = "job.json"
 
 Part = Mapping[str, np.ndarray]
@@ -68,8 +68,15 @@ def plan_of(folder: Path, facts: Mapping[str, Any], items: int, rows: int) -> Pl
 
 
 def versions() -> dict[str, str]:
-    """Versions of the libraries whose arithmetic is in a part."""
-    return {name: version(name) for name in VERSIONS}
+    """Versions of the libraries whose arithmetic is in a part; of one that is not installed, "none"."""
+    return {name: _version(name) for name in VERSIONS}
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "none"
 
 
 @contextlib.contextmanager

@@ -61,8 +61,9 @@ def index(
     place = Place(address, check_name(name or re.sub(r"\W", "_", out.name, flags=re.ASCII)))
     sources = named_sources([source, *also])
     started = time.perf_counter()
+    describe, texts = _payloads(collection, sources)
     made = load(
-        out, place, sources, table.settings(), describe=_payloads(collection, sources), replace=replace, batch=table.batch,
+        out, place, sources, table.settings(), describe=describe, texts=texts, replace=replace, batch=table.batch,
         track=tracker(quiet),
     )  # fmt: skip
     made.close()
@@ -91,10 +92,10 @@ def named_sources(paths: Sequence[str]) -> dict[str, Folder]:
     return found
 
 
-def _payloads(collection: str | None, sources: Mapping[str, Folder]) -> Describe:
-    """Titles, texts and metadata of a collection, by id."""
+def _payloads(collection: str | None, sources: Mapping[str, Folder]) -> tuple[Describe, str | None]:
+    """Titles, texts and metadata of a collection, by id, and their fingerprint."""
     if collection is None:
-        return ids_alone
+        return ids_alone, None
     from flatcoat.checks.base import enforce
     from flatcoat.checks.belongs import belongs
     from flatcoat.data.collection import open_collection
@@ -115,7 +116,7 @@ def _payloads(collection: str | None, sources: Mapping[str, Folder]) -> Describe
             if row is not None
         ]
 
-    return describe
+    return describe, documents.fingerprint
 
 
 def pull(index: Path, out: Path, field: str | None, quiet: bool) -> None:
@@ -136,7 +137,7 @@ def update(index: Path, add: Sequence[str], delete: Path | None, collection: str
 
     gone = read_ids(delete) if delete is not None else []
     sources = named_sources(add)
-    made = change(index, add=sources, delete=gone, describe=_payloads(collection, sources), track=tracker(quiet))
+    made = change(index, add=sources, delete=gone, describe=_payloads(collection, sources)[0], track=tracker(quiet))
     made.close()
     say(f"{len(made.ids) - len(made.deleted)} documents, {len(made.deleted)} deleted: {index}", quiet)
 

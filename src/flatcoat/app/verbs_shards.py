@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from flatcoat.app.encode_shards import assemble_dense, assemble_multi, assemble_sparse, encoding, query_rows
-from flatcoat.app.mine_shards import QUERIES, joined, mining
+from flatcoat.app.mine_shards import QUERIES, joined, judged, mining
 from flatcoat.app.shards import parts_of, plan_of, sources
 from flatcoat.app.workers import Crew, open_crew, workers_of
 from flatcoat.data.store import Collection
@@ -157,13 +157,14 @@ def _mine(
     facts = {
         "documents": dict(documents.facts), "queries": dict(queries.facts), "settings": asdict(settings), "split": split,
         "content": dict(asked.collection.facts["content"]), "approximate": approximate, "above": above,
-        "judge": fingerprint(source) if source else None, "device": crew.device,
+        "judge": fingerprint(source) if source else None, "device": crew.device, "judged": judged(asked.collection, split),
     }  # fmt: skip
     plan = plan_of(work / "shards", facts, count, QUERIES)
     runtime = asked.model.runtime
     job = {
         **sources(asked.table, asked.table.start, asked.name, asked.collection, "", runtime),
         "kind": asked.table.kind, "split": split, "settings": asdict(settings), "approximate": approximate,
+        "judged": facts["judged"],
         "documents": str(documents.path.resolve()), "queries": str(queries.path.resolve()),
         "judge": str(Path(source).resolve()) if source and Path(source).is_dir() else source, "judge_above": above,
     }  # fmt: skip

@@ -2,7 +2,8 @@
 
 A dual encoder scores every query of a batch with every document of it; a scorer of pairs each query's own candidates, once in its life:
 what it said is kept on disk; a file says what it says; several together say the mean of what each says on its own scale. Where
-one says nothing stands not a number.
+one says nothing stands not a number. A query's own answer is read as training shows it: where a made question was cut from its
+passage, no model finds it there.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from flatcoat.data.lines import json_lines
 from flatcoat.data.problems import Problems
 from flatcoat.data.store import Collection
 from flatcoat.errors import FlatcoatError
-from flatcoat.files import atomic_file
+from flatcoat.files import atomic_file, digest
 from flatcoat.models.base import Scorer
 from flatcoat.models.encode_sparse import encode_sparse
 from flatcoat.models.load import Model, encode_texts
@@ -26,16 +27,37 @@ from flatcoat.models.splade import SpladeModel
 from flatcoat.objectives.total import Evidence
 
 
+def shown_texts(collection: Collection) -> dict[int, dict[int, str]]:
+    """By rows of a query and of a document that answers it, what training shows in place of that document's text."""
+    found: dict[int, dict[int, str]] = {}
+    for split in collection.splits:
+        texts = collection.shown(split)
+        if texts is None:
+            continue
+        for (query, document, grade), text in zip(collection.judgements(split).tolist(), texts, strict=True):
+            if grade > 0 and text:
+                found.setdefault(query, {})[document] = text
+    return found
+
+
 class ModelTeacher:
     """A dual encoder that does not move; dense vectors of what it has seen are kept."""
 
     def __init__(self, model: Model, collection: Collection, scale: float = 1.0):
         self.model, self.collection, self.scale = model, collection, scale
+        self._shown = shown_texts(collection)
         self._kept: dict[str, dict[int, np.ndarray]] = {"query": {}, "document": {}}
 
     def score(self, queries: np.ndarray, documents: np.ndarray, wanted: np.ndarray) -> np.ndarray:
         """Scores [query, document], `scale` times the model's; of all, whatever is `wanted`."""
-        return np.float32(self.scale) * (self._vectors("query", queries) @ self._vectors("document", documents).T)
+        asked = self._vectors("query", queries)
+        scores = asked @ self._vectors("document", documents).T
+        for i, query in enumerate(queries.tolist()):
+            own = self._shown.get(query, {})
+            places = [j for j, document in enumerate(documents.tolist()) if document in own]
+            if places:
+                scores[i, places] = self._read(self.model.document, [own[int(documents[j])] for j in places]) @ asked[i]
+        return np.float32(self.scale) * scores
 
     def _vectors(self, side: str, rows: np.ndarray) -> np.ndarray:
         kept = self._kept[side]
@@ -44,10 +66,15 @@ class ModelTeacher:
         distinct, inverse = np.unique(rows, return_inverse=True)
         new = np.array([row for row in distinct.tolist() if row not in kept], dtype=np.int64)
         if isinstance(self.model, SpladeModel):
-            return encode_sparse(tower, table.texts(distinct), self.model.runtime).array()[inverse]
+            return self._read(tower, table.texts(distinct))[inverse]
         if len(new):
-            kept.update(zip(new.tolist(), encode_texts(tower, table.texts(new), self.model.runtime), strict=True))
+            kept.update(zip(new.tolist(), self._read(tower, table.texts(new)), strict=True))
         return np.stack([kept[row] for row in rows.tolist()])
+
+    def _read(self, tower: Any, texts: Sequence[str]) -> np.ndarray:
+        sparse = isinstance(self.model, SpladeModel)
+        runtime = self.model.runtime
+        return encode_sparse(tower, texts, runtime).array() if sparse else encode_texts(tower, texts, runtime)
 
 
 RECORD = np.dtype([("query", "<i8"), ("document", "<i8"), ("score", "<f4")])
@@ -55,10 +82,14 @@ RECORD = np.dtype([("query", "<i8"), ("document", "<i8"), ("score", "<f4")])
 
 class PairTeacher:
     """A cross-encoder, or any scorer of pairs, that does not move. It scores what is wanted, once: `kept` is a file of what it
-    said, added to as it goes.
+    said, added to as it goes; where training shows other texts than the documents', their digest is in its name.
     """
 
     def __init__(self, model: Scorer, collection: Collection, kept: Path, scale: float = 1.0):
+        self._shown = shown_texts(collection)
+        if self._shown:
+            said = digest([[query, sorted(own.items())] for query, own in sorted(self._shown.items())])
+            kept = kept.with_stem(f"{kept.stem}-{said[:8]}")
         self.model, self.collection, self.kept, self.scale = model, collection, kept, scale
         self._known: dict[tuple[int, int], float] = {}
         if kept.is_file():  # a record that was cut off in writing is left out
@@ -88,8 +119,9 @@ class PairTeacher:
         if not pairs:
             return
         rows = np.array(pairs)
-        asked, found = self.collection.queries.texts(rows[:, 0]), self.collection.documents.texts(rows[:, 1])
-        scores = self.model.score(list(asked), list(found))
+        asked, whole = self.collection.queries.texts(rows[:, 0]), self.collection.documents.texts(rows[:, 1])
+        found = [self._shown.get(q, {}).get(d, text) for (q, d), text in zip(pairs, whole, strict=True)]
+        scores = self.model.score(list(asked), found)
         self._known.update(zip(pairs, scores.tolist(), strict=True))
         made = np.empty(len(pairs), RECORD)
         made["query"], made["document"], made["score"] = rows[:, 0], rows[:, 1], scores

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from flatcoat.app.html.page import Report
-from flatcoat.app.html.svg import slug
+from flatcoat.app.html.svg import free_name
 from flatcoat.app.html.tables import latex_table, markdown_table
 from flatcoat.errors import need
 from flatcoat.files import atomic_file, write_text
@@ -30,10 +30,10 @@ def write_figures(report: Report, folder: Path) -> list[Path]:
         with atomic_file(path.with_suffix(".png")) as partial:
             cairosvg.svg2png(bytestring=drawing.encode(), write_to=str(partial), scale=SCALE)
         written += [path, path.with_suffix(".png")]
-    tables = [(figure.name, figure.table) for figure in report.figures] + [
-        (slug(t), table) for t, table in report.tables
-    ]
-    for name, table in tables:
+    tables = {figure.name: figure.table for figure in report.figures}
+    for title, table in report.tables:
+        tables[free_name(title, tables)] = table
+    for name, table in tables.items():
         write_text(folder / f"{name}.tex", latex_table(table))
         write_text(folder / f"{name}.md", markdown_table(table))
         written += [folder / f"{name}.tex", folder / f"{name}.md"]

@@ -6,11 +6,11 @@ Whatever comes from data goes through `safe`; only `Section.part` takes HTML as 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
 
-from flatcoat.app.html.svg import safe, slug
+from flatcoat.app.html.svg import free_name, safe, slug
 from flatcoat.app.html.tables import Table, html_table
 from flatcoat.files import write_text
 
@@ -28,11 +28,12 @@ class Figure:
     draw: Callable[[str, str, int], str]
     table: Table
     note: str = ""
+    called: str = ""
 
     @property
     def name(self) -> str:
-        """The title as a file's name."""
-        return slug(self.title)
+        """The title as a file's name, or what the chart is called where another one has that."""
+        return self.called or slug(self.title)
 
     def svg(self, width: int = WIDE) -> str:
         """The chart at a width."""
@@ -47,6 +48,8 @@ class Section:
     body: list[str] = field(default_factory=list)
     figures: list[Figure] = field(default_factory=list)
     tables: list[tuple[str, Table]] = field(default_factory=list)
+    name: str = ""
+    names: dict[str, str] = field(default_factory=dict)  # of the page's figures, with their titles
 
     def text(self, *lines: str) -> Section:
         """Paragraphs."""
@@ -66,7 +69,11 @@ class Section:
         return self
 
     def figure(self, figure: Figure, *, folded: bool = False, half: bool = False) -> Section:
-        """A chart, its note, and its numbers folded below; `half` ones stand two in a row where there is room."""
+        """A chart, its note, and its numbers folded below; `half` ones stand two in a row where there is room.
+
+        Raises ValueError where one of this title is on the page.
+        """
+        figure = replace(figure, called=_name(figure.title, self.names))
         self.figures.append(figure)
         drawn = (
             f'<figure id="{figure.name}"{" class=half" if half else ""}><figcaption>{safe(figure.title)}</figcaption>'
@@ -97,6 +104,15 @@ class Section:
         return self
 
 
+def _name(title: str, taken: dict[str, str]) -> str:
+    """A name for a title, and note that it is taken. Raises ValueError where the title is there already."""
+    if title in taken.values():
+        raise ValueError(f"two are called {title!r}")
+    name = free_name(title, taken)
+    taken[name] = title
+    return name
+
+
 def _details(title: str, inside: str) -> str:
     return f"<details><summary>{safe(title)}</summary>{inside}</details>\n"
 
@@ -107,12 +123,12 @@ class Report:
     def __init__(self, title: str, line: str = "", facts: Sequence[tuple[str, str, str]] = ()):
         self.title, self.line, self.facts = title, line, facts
         self.sections: list[Section] = []
+        self._names: tuple[dict[str, str], dict[str, str]] = ({}, {})  # of sections, and of figures
 
     def section(self, title: str) -> Section:
-        """A new section. Raises ValueError where one of this name is there."""
-        if any(slug(section.title) == slug(title) for section in self.sections):
-            raise ValueError(f"two sections are called {title!r}")
-        self.sections.append(Section(title))
+        """A new section. Raises ValueError where one of this title is there."""
+        own, figures = self._names
+        self.sections.append(Section(title, name=_name(title, own), names=figures))
         return self.sections[-1]
 
     @property
@@ -126,19 +142,15 @@ class Report:
         return [table for section in self.sections for table in section.tables]
 
     def html(self) -> str:
-        """The whole file. Raises ValueError where two figures have one name."""
-        names = [figure.name for figure in self.figures]
-        if len(set(names)) != len(names):
-            raise ValueError(f"two figures have one name: {sorted({n for n in names if names.count(n) > 1})}")
+        """The whole file."""
         shown = [section for section in self.sections if section.body]
-        links = "".join(f'<li><a href="#{slug(s.title)}-section">{safe(s.title)}</a></li>' for s in shown)
+        links = "".join(f'<li><a href="#{s.name}-section">{safe(s.title)}</a></li>' for s in shown)
         tiles = "".join(
             f'<div class="tile"><dt>{safe(name)}</dt><dd>{safe(value)}<small>{safe(remark)}</small></dd></div>'
             for name, value, remark in self.facts
         )
         body = "".join(
-            f'<section id="{slug(s.title)}-section"><h2>{safe(s.title)}</h2>\n{"".join(s.body)}</section>\n'
-            for s in shown
+            f'<section id="{s.name}-section"><h2>{safe(s.title)}</h2>\n{"".join(s.body)}</section>\n' for s in shown
         )
         return (
             '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'

@@ -185,7 +185,7 @@ def _data(
     while True:
         shown = chosen(differences, most)
         data = _of(answers, shown)
-        if len(data) <= BYTES or most <= 10:
+        if len(data.encode()) <= BYTES or most <= 10:
             return data, shown
         most //= 2
 

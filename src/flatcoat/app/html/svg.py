@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from html import escape
 
 TONES = {
@@ -33,6 +33,15 @@ def safe(text: str) -> str:
 def slug(text: str) -> str:
     """A title as a name: of an element, of a file."""
     return "-".join(re.findall(r"[a-z0-9]+", text.lower())) or "part"
+
+
+def free_name(title: str, taken: Container[str]) -> str:
+    """A title's name, numbered where it is taken (titles in letters of no name are all `part`)."""
+    name, count = slug(title), 1
+    while name in taken:
+        count += 1
+        name = f"{slug(title)}-{count}"
+    return name
 
 
 def number(value: float, digits: int = 4) -> str:

@@ -7,6 +7,7 @@ has none, PostgreSQL looks into ~/.pgpass, the others into ~/.netrc, by host.
 from __future__ import annotations
 
 import netrc
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
@@ -14,8 +15,9 @@ from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 from flatcoat.errors import FlatcoatError, Misuse, nearest
 
 ENGINES = ("qdrant", "postgresql", "milvus")
-SECRETS = ("password", "passwd", "sslpassword", "token", "api_key", "api-key", "apikey", "key")
+SECRETS = ("password", "passwd", "token", "api_key", "api-key", "apikey", "key")
 MEMORY = ":memory:"
+LIKE_URL = re.compile(r"[@?]|^[^/]*:\d+(?:/|$)")  # a user, a query, or HOST:PORT
 
 
 @dataclass(frozen=True)
@@ -71,36 +73,51 @@ def parse_address(text: str, secret: str | None = None) -> Address:
         hint = nearest(engine, list(ENGINES))
         raise Misuse(f"--engine {_without(text)}: want qdrant:URL, postgresql:URL or milvus:URL{hint}")
     if "://" not in rest:
-        if engine == "postgresql":
-            raise Misuse("--engine postgresql: want a URL, as postgresql://USER@HOST/DATABASE")
-        return Address(engine, rest if rest == MEMORY else str(Path(rest).resolve()), secret)
-    url, found = _split(rest)
+        return Address(engine, _path(engine, rest), secret)
+    url, found = _split(engine, rest)
     made = Address(engine, url, secret or found)
     return made if made.secret or engine == "postgresql" else Address(engine, url, _netrc(made.host))
 
 
-def _split(url: str) -> tuple[str, str | None]:
+def _path(engine: str, rest: str) -> str:
+    """A folder or file of this machine. What may be a URL without its scheme, and hold a password, is none."""
+    if engine == "postgresql":
+        raise Misuse("--engine postgresql: want a URL, as postgresql://USER@HOST/DATABASE")
+    if rest.startswith("//") or (not rest.startswith(("/", "./", "../")) and LIKE_URL.search(rest)):
+        raise Misuse(f"--engine {engine}:…: want a URL, as {engine}:http://HOST:PORT, or a path, as {engine}:./FOLDER")
+    return rest if rest == MEMORY else str(Path(rest).resolve())
+
+
+def _split(engine: str, url: str) -> tuple[str, str | None]:
+    """A URL without its secret, and the secret. To Qdrant, which knows no users, a name alone is the key."""
     try:
         parts = urlsplit(url)
         password, asked = parts.password, parse_qsl(parts.query, keep_blank_values=True)
         _ = parts.port
     except ValueError:
         raise Misuse(f"--engine {_without(url)}: not a URL, as http://HOST:PORT") from None
+    if any(key.lower() == "sslpassword" for key, _ in asked):
+        raise Misuse("--engine: sslpassword in the URL; put it into ~/.pg_service.conf, and say ?service=NAME")
     kept = [(key, value) for key, value in asked if key.lower() not in SECRETS]
     said = [value for key, value in asked if key.lower() in SECRETS]
-    machine = parts.netloc.rpartition("@")[2]
-    user = parts.netloc.rpartition("@")[0].partition(":")[0]
-    place = f"{user}@{machine}" if user else machine
     query = urlencode(kept) if said else parts.query
-    return urlunsplit((parts.scheme, place, parts.path, query, "")), unquote(password) if password else next(
-        iter(said), None
-    )
+    machine, user = parts.netloc.rpartition("@")[2], parts.username
+    if engine == "qdrant":
+        user, password = None, password or user
+    own = [unquote(password)] if password else []
+    secrets: list[str] = sorted({*own, *said})
+    if len(secrets) > 1:
+        raise Misuse(f"--engine {_without(url)}: {len(secrets)} passwords or keys in the URL; give one")
+    place = f"{user}@{machine}" if user else machine
+    return urlunsplit((parts.scheme, place, parts.path, query, "")), secrets[0] if secrets else None
 
 
 def _without(text: str) -> str:
     """Text that may hold a password, as it may be shown."""
-    head, at, tail = text.rpartition("@")
-    return f"{head.partition('//')[0]}//…@{tail}".partition("?")[0] if at else text.partition("?")[0]
+    if not {"@", "?"} & set(text):
+        return text
+    head = text.partition(":")[0]
+    return "…" if {"@", "?"} & set(head) else f"{head}:…"
 
 
 def _netrc(host: str) -> str | None:

@@ -9,7 +9,7 @@ from typing import Any
 from flatcoat.errors import Misuse
 from flatcoat.index.base import TopK, check_dim, check_k
 from flatcoat.index.filters import Condition, parse
-from flatcoat.index.remote.base import Engine, Field, Leg, RemoteSettings, fused_slowly, top_of
+from flatcoat.index.remote.base import Engine, Field, Found, Leg, RemoteSettings, fused_slowly, top_of
 from flatcoat.representations import Dense, MultiVector, Representation, Sparse
 
 TYPES = {"dense": Dense, "sparse": Sparse, "late": MultiVector}
@@ -39,7 +39,7 @@ class RemoteIndex:
         """The k best rows of each query, among those whose metadata fulfil `filter`."""
         check_k(k, len(self), self.where)
         leg = self._leg(self.field, queries, k)
-        return top_of(self.engine.nearest(leg, self.settings, parse(filter)) if len(queries) else [], k)
+        return top_of(self._own(self.engine.nearest(leg, self.settings, parse(filter)) if len(queries) else []), k)
 
     def hybrid(
         self, queries: Mapping[str, Representation], k: int, *, depth: int = 100, weights: Mapping[str, float] | None = None,
@@ -59,14 +59,18 @@ class RemoteIndex:
         if weights is not None:
             return top_of(self._weighted(legs, weights, k, condition), k)
         everything = min(len(self), sum(leg.k for leg in legs))  # equal sums are put in order here
-        return top_of(self.engine.fused(legs, everything, self.settings, condition), k)
+        return top_of(self._own(self.engine.fused(legs, everything, self.settings, condition)), k)
+
+    def _own(self, found: Found) -> Found:
+        """Without rows that have no id yet: those of a change that was killed. Until it is repeated, answers may be short of them."""
+        return [[pair for pair in pairs if pair[0] < self.rows] for pairs in found]
 
     def _weighted(self, legs: Sequence[Leg], weights: Mapping[str, float], k: int, condition: Condition | None) -> Any:
         if set(weights) != {leg.field for leg in legs}:
             raise Misuse(
                 f"weights of {', '.join(weights)}; want one for each of {', '.join(leg.field for leg in legs)}"
             )
-        found = [self.engine.nearest(leg, self.settings, condition) for leg in legs]
+        found = [self._own(self.engine.nearest(leg, self.settings, condition)) for leg in legs]
         return fused_slowly(found, [weights[leg.field] for leg in legs], k)
 
     def _leg(self, name: str, queries: Representation, k: int) -> Leg:

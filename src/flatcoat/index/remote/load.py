@@ -54,12 +54,14 @@ def ids_alone(ids: Sequence[str]) -> list[Payload]:
 
 def load(
     path: Path, place: Place, sources: Mapping[str, Folder], settings: RemoteSettings | None = None, *,
-    describe: Describe = ids_alone, replace: bool = False, batch: int = BATCH, track: Track = silent,
+    describe: Describe = ids_alone, texts: str | None = None, replace: bool = False, batch: int = BATCH, track: Track = silent,
 ) -> RemoteFolder:  # fmt: skip
     """Load folders of vectors of the same documents, by field name, into a collection; a load that was killed goes on.
 
+    `texts` is the fingerprint of what `describe` reads: a load that was killed does not go on with other texts or metadata.
+
     Raises:
-        Misuse: fields that cannot be together, a collection that is there already (unless `replace`), or half a load of other vectors.
+        Misuse: fields that cannot be together, a collection that is there already (unless `replace`), or half a load of others.
         FlatcoatError: the engine does not answer, or in the end does not hold what it was given.
     """
     settings = settings or RemoteSettings()
@@ -69,7 +71,7 @@ def load(
         engine = connect(place.address, place.name)
         try:
             _check_held(engine, place, sources, settings)
-            _load(engine, work, place, sources, settings, ids, describe, replace, batch, track)
+            _load(engine, work, place, sources, settings, ids, (describe, texts), replace, batch, track)
             write_remote(path, place, sources, settings, ids, np.zeros(0, np.int64))
         finally:
             engine.close()
@@ -79,12 +81,12 @@ def load(
 
 def _load(
     engine: Engine, work: Path, place: Place, sources: Mapping[str, Folder], settings: RemoteSettings, ids: Sequence[str],
-    describe: Describe, replace: bool, batch: int, track: Track,
+    payloads: tuple[Describe, str | None], replace: bool, batch: int, track: Track,
 ) -> None:  # fmt: skip
-    marker = work / "progress.json"
+    marker, (describe, texts) = work / "progress.json", payloads
     what = digest({
         "of": {name: source.facts["files"] for name, source in sources.items()}, "settings": asdict(settings),
-        "url": place.address.url, "name": place.name,
+        "url": place.address.url, "name": place.name, "texts": texts,
     })  # fmt: skip
     done = _begun(engine, marker, what, place, replace)
     fields = {name: field_of(source) for name, source in sources.items()}
@@ -112,7 +114,7 @@ def _begun(engine: Engine, marker: Path, what: str, place: Place, replace: bool)
         return None
     if said is not None:
         raise Misuse(
-            f"{place}: half a load of other vectors or settings; give --replace to begin anew, or another --name"
+            f"{place}: half a load of other vectors, texts or settings; give --replace to begin anew, or another --name"
         )
     raise Misuse(f"{place}: is there already; choose another --name, or give --replace to load it anew")
 

@@ -28,6 +28,7 @@ WIDEST_GRAPH = 2_000  # dimensions of one with a graph
 MOST_TERMS = 16_000  # entries of one sparse vector
 COLUMNS = 'row bigint PRIMARY KEY, id text NOT NULL, title text NOT NULL, "text" text NOT NULL, metadata jsonb NOT NULL'
 OPERATORS = {"eq": "==", "gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
+ZERO = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")  # the character of code 0 in JSON, not a text that writes of it
 Params = list[Any]
 
 
@@ -42,7 +43,7 @@ def open_postgres(address: Address, name: str) -> Engine:
         own = {"password": address.secret} if address.secret else {}
         connection = library.connect(address.url, autocommit=True, connect_timeout=10, **own)
     try:
-        with _talking(address, "needs the extension vector (pgvector 0.7 or later)"):
+        with _talking(address, "needs the extension vector (pgvector 0.7 or later, for kind hnsw 0.8)"):
             connection.execute("SET client_min_messages = warning")
             connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
     except FlatcoatError:
@@ -84,12 +85,21 @@ class PostgresEngine:
             raise Misuse(
                 "postgresql: shards and replicas are the server's own (Citus, streaming replication); leave them out"
             )
+        if settings.kind == "hnsw":
+            self._check_version()
         for name, field in fields.items():
             most = WIDEST_GRAPH if settings.kind == "hnsw" else WIDEST
             if field.kind != "sparse" and int(field.width or 0) > most:
                 raise Misuse(f"{name}: pgvector holds {most} dimensions at most in an index of kind {settings.kind}")
         columns = [COLUMNS, *(f'"{name}" {_type(field)}' for name, field in fields.items())]
         self._do(f'CREATE TABLE "{self.name}" ({", ".join(columns)})')
+
+    def _check_version(self) -> None:
+        ((said,),) = self._all("SELECT extversion FROM pg_extension WHERE extname = 'vector'")
+        if tuple(int(part) for part in re.findall(r"\d+", said)[:2]) < (0, 8):
+            raise FlatcoatError(
+                f"{self.address}: pgvector {said}; kind hnsw wants 0.8 or later (update it there, or say --kind exact)"
+            )
 
     def drop(self) -> None:
         """Remove the table."""
@@ -115,12 +125,21 @@ class PostgresEngine:
     def finish(self, fields: Mapping[str, Field], settings: RemoteSettings) -> None:
         """Build graphs over dense columns where they are asked for."""
         for name, field in fields.items():
-            if field.kind == "dense" and settings.kind == "hnsw":
+            if field.kind == "dense" and settings.kind == "hnsw" and name not in self.graphs():
                 self._do(
-                    f'CREATE INDEX IF NOT EXISTS "{self.name}_{name}" ON "{self.name}" USING hnsw ("{name}" vector_ip_ops) '
+                    f'CREATE INDEX ON "{self.name}" USING hnsw ("{name}" vector_ip_ops) '
                     f"WITH (m = {settings.links}, ef_construction = {max(settings.build, 2 * settings.links)})"
                 )
         self._do(f'ANALYZE "{self.name}"')
+
+    def graphs(self) -> set[str]:
+        """The columns that have a graph. The server names the graphs: names of ours could be cut, and then be one."""
+        found = self._all(
+            "SELECT a.attname FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am m ON m.oid = c.relam "
+            "JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0] "
+            "WHERE i.indrelid = to_regclass(%s) AND i.indisvalid AND m.amname = 'hnsw'", [f'"{self.name}"'],
+        )  # fmt: skip
+        return {name for (name,) in found}
 
     def count(self) -> int:
         """How many rows there are."""
@@ -228,7 +247,7 @@ def _cast(vectors: Representation | None) -> str:
 def _texts(batch: Batch, i: int) -> list[str | None]:
     own = batch.payloads[i]
     plain = [own.id, own.title, own.text, json.dumps(dict(own.metadata), ensure_ascii=False)]
-    if any("\0" in part or "\\u0000" in part for part in plain):
+    if any("\0" in part for part in plain) or ZERO.search(plain[3]):
         raise FlatcoatError(f"document {own.id!r}: has a character of code 0, which PostgreSQL does not hold")
     return [*plain, *(_text(vectors, i) for vectors in batch.vectors.values())]
 
