@@ -55,6 +55,13 @@ def test_the_recipe_of_a_folder(notes, tmp_path):
         own_recipe(str(notes), ["training.stepz=3"])
 
 
+def test_a_run_does_not_lie_in_what_it_reads(notes):
+    for out in (notes, notes / "run"):
+        with pytest.raises(Misuse, match="name an --out outside"):
+            run_own(own_recipe(str(notes)), out, track=silent, note=lambda _: None)
+    assert not (notes / "run").exists() and not (notes / "recipe.toml").exists()
+
+
 def test_what_is_served_is_whole(notes, tmp_path):
     made = own_recipe(str(notes))
     served = whole_recipe(made, tmp_path)

@@ -70,6 +70,83 @@ def test_names_that_are_no_words(tmp_path):
     assert "f" in c.documents.metadata(0)["path"]
 
 
+def test_a_link_to_what_is_hidden_is_named(tmp_path):
+    (tmp_path / ".git").mkdir()
+    (tmp_path / ".git" / "x.md").write_text(PROSE)
+    (tmp_path / "doc.md").symlink_to(".git/x.md")
+    (tmp_path / "e.txt").write_text(PROSE)
+    sources, problems = read(tmp_path)
+    assert [source.path for source in sources] == ["e.txt"] and problems.counts == {"link not followed": 1}
+
+
+def test_a_folder_that_may_not_be_read_is_named(tmp_path, monkeypatch):
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "a.txt").write_text(PROSE)
+    scan = os.scandir
+
+    def denied(path):
+        if Path(path).name == "sub":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", denied)
+    sources, problems = read(tmp_path)
+    assert len(sources) == 1 and problems.examples["unreadable folder"] == ["sub: cannot be read (Permission denied)"]
+
+
+def test_what_flatcoat_wrote_is_no_document(tmp_path):
+    folder = write_folder(tmp_path / "notes", 3)
+    build_store(f"files:{folder}", folder / "store")
+    (folder / "store" / "more.txt").write_text(PROSE)
+    (folder / "run" / "sub").mkdir(parents=True)
+    for name in ("recipe.toml", "stages.json", "report.html", "sub/a.txt"):
+        (folder / "run" / name).write_text(PROSE)
+    (folder / "site").mkdir()
+    (folder / "site" / "manifest.json").write_text('{"name": "an app"}')
+    (folder / "site" / "page.txt").write_text(PROSE)
+    sources, problems = read(folder)
+    assert [source.path for source in sources] == ["00.md", "01.md", "02.md", "copy.md", "site/page.txt"]
+    assert problems.counts == {"folder of Flatcoat": 2, "format not read": 1}
+
+
+def test_a_key_that_comes_again_is_no_document_and_gives_no_question(tmp_path):
+    lines = ["id,text"] + [
+        f"{n % 20},The otter of row {n} swims along. It meets the heron number {n} there." for n in range(60)
+    ]
+    (tmp_path / "a.csv").write_text("\n".join(lines))
+    c = build_store(f"files:{tmp_path}", tmp_path.with_name("s"))
+    assert len(c.documents) == 20 and c.facts["problems"] == {
+        "duplicate document id": {
+            "count": 40,
+            "examples": [f"a.csv: document id 'a.csv:{n}' came before; the first is kept" for n in range(5)],
+        }
+    }
+    for split in c.splits:
+        for query, document, _ in c.judgements(split).tolist():
+            assert c.queries.text(query).strip(".") in c.documents.text(document)
+
+
+def test_a_documents_own_fields_keep_their_names(tmp_path):
+    (tmp_path / "a.csv").write_text("text,position,path\nhello there,Director,\n")
+    documents = build_store(f"files:{tmp_path}", tmp_path.with_name("s")).documents
+    assert documents.metadata(0) == {"position": "Director", "path": "a.csv"}
+
+
+def test_no_answer_is_nothing_but_its_question(tmp_path):
+    folder = tmp_path / "notes"
+    folder.mkdir()
+    for n in range(30):
+        a, b = (f"The {beast} of mile {n} swims along the river at night." for beast in ("otter", "heron"))
+        text = (
+            f"# A tale of the mile {n}\n\n## One {n} way\n\n{a} {b}\n\n## Summary of {n}\n\n{a}\n\n## Two {n}\n\n{b}\n"
+        )
+        (folder / f"{n:02}.md").write_text(text)
+    c = build_store(f"files:{folder}?withhold=true", tmp_path / "s")
+    for split in ("dev", "test"):
+        for query, document, _ in c.judgements(split).tolist():
+            assert c.queries.text(query).strip(".") not in c.documents.text(document) and c.documents.bodies[document]
+
+
 def write_folder(folder: Path, documents: int = 20) -> Path:
     """Invented Markdown files of two sections, no sentence said twice; the last is a copy of the first."""
     folder.mkdir()

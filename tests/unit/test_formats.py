@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
 
+from flatcoat.data import formats_pdf
 from flatcoat.data.documents import parse_folder, sources_of
 from flatcoat.data.formats import Section
 from flatcoat.data.formats_html import read_html
@@ -73,6 +75,25 @@ def test_latin_1_is_read_and_reported(tmp_path):
     )
 
 
+def test_a_page_that_names_a_codec_of_no_text(tmp_path):
+    (tmp_path / "a.html").write_bytes(b'<meta charset="undefined"><p>caf\xe9')
+    [source], problems = read(tmp_path)
+    assert source.sections[0].text == "café" and problems.counts == {"not UTF-8": 1}
+
+
+def test_endings_of_the_same_formats(tmp_path):
+    for name, text in (
+        ("a.markdown", "# T\n\none"),
+        ("b.tsv", "id\ttext\nk, 1\ttwo"),
+        ("c.xhtml", "<p>three"),
+        ("d.mdx", "x"),
+    ):
+        (tmp_path / name).write_text(text)
+    sources, problems = read(tmp_path)
+    assert [source.sections[0].text for source in sources] == ["one", "two", "three"]
+    assert sources[0].title == "T" and problems.counts == {"format not read": 1}
+
+
 def test_markdown(tmp_path):
     text = """---
 title: The River
@@ -118,12 +139,23 @@ Setext
 
 
 @pytest.mark.parametrize(
-    "matter", ["a: &a [x, x]\nb: [*a, *a]", "a: [", "a: !!python/object/apply:os.system [ls]", "x: " + "[" * 3000]
-)
-def test_hostile_front_matter_is_named_and_the_text_read(tmp_path, matter):
-    (tmp_path / "a.md").write_text(f"---\n{matter}\n---\n{PROSE}\n")
+    "matter", ["a: &a [x, x]\nb: [*a, *a]", "a: [", "a: !!python/object/apply:os.system [ls]", "x: " + "[" * 3000,
+               "a: !!bool foo", "a: !!timestamp foo", "a: !!float x", "Note: this prose: is here."]
+)  # fmt: skip
+def test_hostile_front_matter_is_named_and_kept_as_text(tmp_path, matter):
+    (tmp_path / "a.md").write_text(f"---\n{matter}\n---\n# Otters\n\n{PROSE}\n")
     [source], problems = read(tmp_path)
-    assert source.sections[0].text == PROSE and source.metadata == {} and problems.counts == {"bad front matter": 1}
+    assert [section.text for section in source.sections] == [" ".join(matter.split()), PROSE]
+    assert source.title == "Otters" and source.metadata == {} and problems.counts == {"bad front matter": 1}
+
+
+def test_front_matter_that_is_no_text(tmp_path):
+    (tmp_path / "a.md").write_text(f"+++\nx = {'[' * 5000}\n+++\n{PROSE}\n")
+    [source], problems = read(tmp_path)
+    assert source.sections[-1].text == PROSE and problems.counts == {"bad front matter": 1}
+    assert one(tmp_path / "b", "a.md", f"---\ntitle: 1984\n---\n{PROSE}\n").title == "1984"
+    kept = one(tmp_path / "c", "a.md", f"---\ntitle: [a, b]\n---\n{PROSE}\n")
+    assert kept.title == "" and kept.metadata == {"title": ["a", "b"]}
 
 
 def test_html():
@@ -140,8 +172,18 @@ def test_html_that_browsers_mend():
     assert read_html("<nav>menu<p>the text is in here")[1] == [Section((), "menu\n\nthe text is in here")]
     assert read_html("<p>a<main><h1>T</h1><p>b</main><p>c") == ("T", [Section((), "b")])
     assert read_html("<p>text <b>bold</p></b></div></div><h2>H") == ("", [Section((), "text bold\n\nH")])
+    assert read_html("<p>a<form id=all><h1>T</h1><p>b<button>go</button><input></form>") == (
+        "",
+        [Section((), "a"), Section(("T",), "b")],
+    )
     assert read_html("<div>" * 20_000 + "deep")[1] == [Section((), "deep")]
     assert read_html("<!-- <p>no --><![CDATA[x]]>&#0;&bogus; <p>yes")[1][-1].text.endswith("yes")
+
+
+def test_html_takes_no_more_than_its_lengths_time():
+    began = time.process_time()
+    assert read_html("<svg>" + "<a>" * 40_000 + "</b>" * 40_000 + "</svg><p>yes")[1] == [Section((), "yes")]
+    assert time.process_time() - began < 5
 
 
 def test_rst():
@@ -182,6 +224,46 @@ More.
     )
 
 
+def test_rst_keeps_what_directives_hold():
+    text = """.. classmethod:: A.b()
+
+   Does things.
+
+.. only:: html
+
+   Prose in only.
+
+.. list-table:: Beasts
+
+   * - otter
+
+.. figure:: x.png
+   :alt: a picture
+
+   A caption.
+
+.. toctree::
+
+   not/shown
+"""
+    [section] = read_rst(text)[1]
+    assert section.text.split("\n\n") == [
+        "A.b()",
+        "Does things.",
+        "Prose in only.",
+        "Beasts",
+        "* - otter",
+        "A caption.",
+    ]
+
+
+@pytest.mark.parametrize("row", [":" * 60_000, "`" + " " * 20_000 + "x", ":a:`" + " " * 20_000 + "x"])
+def test_rst_takes_no_more_than_its_lengths_time(row):
+    began = time.process_time()
+    assert read_rst(f"Some {row}")[1][0].text.startswith("Some")
+    assert time.process_time() - began < 2  # it is milliseconds; by the square of the length, many seconds
+
+
 def test_pdf_by_page(tmp_path):
     pytest.importorskip("pypdf")
     beasts = ("otter", "heron", "badger", "lynx", "adder")
@@ -192,6 +274,24 @@ def test_pdf_by_page(tmp_path):
     assert [section.text for section in source.sections] == [f"The {beast} swam in the river." for beast in beasts]
     short = one(tmp_path / "b", "a.pdf", pdf(["Page 1\nThe otter num-\nber one.", "Page 2\nTwo."]))
     assert short.title == "" and short.sections[0].text == "Page 1 The otter number one."
+
+
+def test_a_pdf_of_numbered_lines_is_not_emptied(tmp_path):
+    pytest.importorskip("pypdf")
+    pages = ["\n".join(f"Item {20 * page + line} costs {line}.50" for line in range(20)) for page in range(6)]
+    source = one(tmp_path, "a.pdf", pdf(pages))
+    assert [section.text for section in source.sections] == [" ".join(page.split("\n")) for page in pages]
+    alike = one(tmp_path / "b", "a.pdf", pdf([f"Chapter {page}" for page in range(6)]))
+    assert len(alike.sections) == 6
+
+
+def test_a_pdf_is_cut_where_it_holds_too_much(tmp_path, monkeypatch):
+    pytest.importorskip("pypdf")
+    monkeypatch.setattr(formats_pdf, "MOST_TEXT", 150)
+    (tmp_path / "a.pdf").write_bytes(pdf([PROSE] * 4))
+    [source], problems = read(tmp_path)
+    assert [section.page for section in source.sections] == [1, 2] and problems.counts == {"file too large": 1}
+    assert sum(len(section.text) for section in source.sections) <= 150
 
 
 def test_hostile_pdfs_are_named(tmp_path):
@@ -217,10 +317,34 @@ def test_hostile_pdfs_are_named(tmp_path):
 def test_csv_by_names_and_by_options(tmp_path):
     (tmp_path / "a.csv").write_text('id;Title;body;year\nx 1;Otter;"Swims;\nand ""hunts""";1999\n;Empty;;\n')
     sources, problems = read(tmp_path)
-    assert sources[0][:3] == ("a.csv:x 1", "a.csv", "Otter") and sources[0].metadata == {"year": "1999"}
+    assert sources[0][:3] == ("a.csv:x%201", "a.csv", "Otter") and sources[0].metadata == {"year": "1999"}
     assert sources[0].sections[0].text == 'Swims; and "hunts"' and problems.counts == {"empty row": 1}
     [chosen], _ = read(tmp_path, "?text=year&title=id")
     assert chosen.sections[0].text == "1999" and chosen.title == "x 1"
+
+
+def test_a_column_has_one_role(tmp_path):
+    (tmp_path / "a.csv").write_text("question,answer\nhow to swim,by moving\n")
+    [source], problems = read(tmp_path, "?text=question")
+    assert source.title == "" and source.metadata == {"answer": "by moving"} and not problems.counts
+    [source], problems = read(tmp_path, "?title=nam")
+    assert source.title == "" and problems.examples["no such column"] == [
+        "a.csv: title=nam: the columns are question, answer"
+    ]
+
+
+def test_csv_ends_a_record_at_a_lines_end_only(tmp_path):
+    for number, mark in enumerate(["\u2028", "\x0b", "\x0c", "\x85"]):
+        (tmp_path / f"{number}.csv").write_text(f"\n \nid,text\n1,one{mark}half\n2,two\n", encoding="utf-8")
+    sources, problems = read(tmp_path)
+    assert [source.sections[0].text for source in sources] == ["one half", "two"] * 4 and not problems.counts
+
+
+def test_an_open_quote_is_named_and_nothing_lost(tmp_path):
+    (tmp_path / "a.csv").write_text('id,text\n1,fine\n2,"no end\n3,and more\n')
+    sources, problems = read(tmp_path)
+    assert [source.sections[0].text for source in sources] == ["fine", "no end 3,and more"]
+    assert problems.counts == {"open quote": 1} and "a.csv: record 3" in problems.examples["open quote"][0]
 
 
 def test_hostile_tables_are_named(tmp_path):
@@ -242,3 +366,19 @@ def test_parquet(tmp_path):
     (tmp_path / "b.parquet").write_bytes(b"PAR1 no")
     [source], problems = read(tmp_path)
     assert source.title == "n" and source.metadata == {"x": [1, 2]} and problems.counts == {"damaged file": 1}
+
+
+def test_parquet_values_that_python_cannot_hold(tmp_path):
+    arrow = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as parquet
+
+    days = arrow.array([10**7, 0], arrow.int32()).cast(arrow.date32())
+    parquet.write_table(arrow.table({"text": ["one", "two"], "day": days}), tmp_path / "a.parquet")
+    text = arrow.Array.from_buffers(
+        arrow.string(), 1, [None, arrow.py_buffer(b"\0\0\0\0\2\0\0\0"), arrow.py_buffer(b"\xff\xfe")]
+    )
+    parquet.write_table(arrow.table({"text": text}), tmp_path / "b.parquet")
+    sources, problems = read(tmp_path)
+    assert [source.sections[0].text for source in sources] == ["one", "two"]
+    assert [str(source.metadata["day"]) for source in sources] == ["None", "1970-01-01"]
+    assert problems.counts == {"bad value": 2, "empty row": 1}

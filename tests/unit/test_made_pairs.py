@@ -174,4 +174,39 @@ def test_nothing_else_is_left_out():
     assert without(own, "Title", [made_pairs.Made("title", "Title")])[0] == "Part › Detail"
     assert without(own, "Title", [made_pairs.Made("heading", "Detail")])[0] == "Title › Part"
     alone = piece("f#2", 0, "All that there is.")
-    assert without(alone, "T", [made_pairs.Made("first", "All that there is.")]) == ("T", "All that there is.")
+    assert without(alone, "T", [made_pairs.Made("first", "All that there is.")]) == ("T", "")
+
+
+@pytest.mark.parametrize("kind", made_pairs.KINDS)
+def test_whatever_says_the_question_goes_whatever_its_kind(kind):
+    own = piece(
+        "f#1", 0, "Getting started here. More of it.", "Getting started here", ("getting started here", "Detail")
+    )
+    made = made_pairs.Made(kind, "Getting started here.")
+    assert without(own, own.title, [made]) == ("Detail", "More of it.")
+    inner = own._replace(title="T", headings=("Part", "Getting started here"))
+    assert without(inner, "T", [made])[0] == "T › Part"
+
+
+def test_a_question_that_leaves_an_answer_without_text_is_left_out():
+    said = "The otter swims along the river at night."
+    alone, other = piece("f#1", 0, said), piece("f#2", 0, f"{said} The heron sees it from the bank.")
+    for seed in range(6):
+        questions, dropped = make_questions([alone, other], ["train"], seed)
+        assert said not in [made.text for made in questions]
+        assert dropped[made_pairs.NOTHING_ELSE] == 1 - len(questions)
+    # each of two questions leaves something of the passage that both are in, but not the two together
+    second = "The heron sees it from the bank."
+    both = [piece("f#1", 0, f"{said} {second}"), piece("f#2", 0, f"{second} Then it rains on everything here."),
+            piece("f#3", 0, f"Nothing is heard in the dark. {said}")]  # fmt: skip
+    for seed in range(12):
+        questions, _ = make_questions(both, ["test"], seed)
+        for number, own in enumerate(both):
+            assert without(own, "", [made for made in questions if number in made.relevant])[1]
+
+
+def test_a_heading_is_answered_by_the_sections_within_it():
+    parts = [("The long chapter",), ("The long chapter", "Its small part"), ("Another chapter",)]
+    pieces = [piece(f"f#{n}", 0, f"Word {n} stands here alone.", "", headings) for n, headings in enumerate(parts)]
+    found = {made.text: made.relevant for made in make_questions(pieces, ["train"], 0)[0]}
+    assert found == {"The long chapter": [0, 1], "Its small part": [1], "Another chapter": [2]}

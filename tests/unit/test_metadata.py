@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flatcoat.data.collection import build_store
+from flatcoat.data.lines import json_lines
 from flatcoat.data.metadata import as_json, of_record, plain
 from flatcoat.data.problems import Problems
 from flatcoat.data.store import Collection, StoreBuilder
@@ -71,6 +72,9 @@ def test_what_json_has_no_word_for():
     said = {"day": datetime.date(2024, 2, 29), "n": np.float32(0.5), "v": np.arange(2), "b": b"\xff", "nan": float("nan"),
             "none": None, 3: "key", "p": Path("a")}  # fmt: skip
     assert json.loads(as_json(said)) == {"day": "2024-02-29", "n": 0.5, "v": [0, 1], "b": "�", "3": "key", "p": "a"}
+    big = 16**5000
+    assert json.loads(as_json({"n": big, "in": {big: -big}})) == {"n": hex(big), "in": {hex(big): hex(-big)}}
+    assert plain({"b", "a", 1}) == [1, "a", "b"]
     assert plain(float("inf")) is None and as_json(None) == as_json({"x": None}) == ""
 
 
@@ -91,6 +95,14 @@ def test_a_records_own_object_wins_over_its_fields():
     assert of_record({"metadata": '{"a": 1}'}, (), "here:2", problems) == {"a": 1}
     assert of_record({"metadata": "[1]"}, (), "here:3", problems) == {} and problems.counts == {"bad metadata": 1}
     assert "here:3" in problems.examples["bad metadata"][0]
+    assert of_record({"metadata": '{"a": ' + "1" * 5000 + "}"}, (), "here:4", problems) == {}
+
+
+def test_a_number_of_too_many_digits_is_a_bad_line(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"n": ' + "1" * 5000 + '}\n{"n": 1}\n')
+    problems = Problems()
+    assert [record for _, record in json_lines(tmp_path / "a.jsonl", problems)] == [{"n": 1}]
+    assert problems.counts == {"bad line": 1}
 
 
 def test_beir_lines(tmp_path):

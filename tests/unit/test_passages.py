@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 
 import pytest
 from hypothesis import given, settings
@@ -114,6 +115,13 @@ def test_overlap_is_as_much_as_fits():
 )  # fmt: skip
 def test_sentence_ends_of_many_languages(text, count):
     assert len(sentences(text)) == count, [text[slice(*span)] for span in sentences(text)]
+
+
+def test_a_row_of_dots_takes_no_more_than_its_lengths_time():
+    row = "a" + "." * 60_000 + "x"
+    began = time.process_time()
+    assert sentences(row) == [(0, len(row))] and len(sentences(f"{row}. Next...  last?!” end")) == 4
+    assert time.process_time() - began < 2
 
 
 def test_text_without_spaces_is_cut_by_characters():

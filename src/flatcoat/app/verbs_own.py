@@ -15,6 +15,7 @@ from typing import Any
 from flatcoat.app.recipe import apply_change, parse_recipe
 from flatcoat.app.tables import Recipe
 from flatcoat.data.collection import is_own
+from flatcoat.data.documents import parse_folder
 from flatcoat.errors import FlatcoatError, Misuse
 from flatcoat.records import Track
 
@@ -77,11 +78,14 @@ def run_own(
     """Run a folder's recipe into `out`, then index every word into `out/whole`; give the first one's results.
 
     Raises:
-        Misuse: `out` is another recipe's, or too few documents to hold any out.
+        Misuse: `out` lies in the folder itself, or is another recipe's; or too few documents to hold any out.
         FlatcoatError: a stage could not be done.
     """
     from flatcoat.app.run import run_recipe
 
+    scheme, _, where = recipe.collection.source.partition(":")
+    if scheme == "files" and out.resolve().is_relative_to((root := parse_folder(where).root).resolve()):
+        raise Misuse(f"{out} lies in {root}, which is to be read; name an --out outside of it")
     results = run_recipe(recipe, out, resume=resume, track=track, note=note, allow=allow)
     if "withhold=true" in recipe.collection.source:
         note("whole: every word of the documents, to be searched")

@@ -56,7 +56,7 @@ def _folder_reader(spec: str, path: Path) -> Reader:
         return partial(read_files, spec)
     raise Misuse(
         f"{spec}: neither corpus.jsonl (BEIR) nor collection.tsv nor triples*.tsv is in this folder, nor documents "
-        "(.txt, .md, .rst, .html, .pdf, .csv, .parquet)"
+        "(.txt, .md, .rst, .html, .pdf, .csv, .tsv, .parquet)"
     )
 
 

@@ -1,8 +1,9 @@
 """A folder of a person's own documents as a collection: `files:FOLDER`, cut into passages, with questions made from it.
 
-Text, Markdown, reStructuredText, HTML, PDF, CSV and Parquet files are read wherever they lie under the folder, in the order of their
-paths; hidden files and folders are not, nor is any symbolic link. A passage's id is its file's path and its number there
-(`guide/start.md#3`; a table's row is `faq.csv:ROW#1`), white space and % in paths written as %20 and %25. Options follow a question
+Text, Markdown, reStructuredText, HTML, PDF, CSV, TSV and Parquet files are read wherever they lie under the folder, in the order of
+their paths; hidden files and folders are not, nor is any symbolic link, nor a folder that Flatcoat wrote. A passage's id is its file's
+path and its number there (`guide/start.md#3`; a table's row is `faq.csv:KEY#1`, or its number where it has no key), white space and %
+written as %20 and %25. Of documents with the same id the first is kept, and the others reported. Options follow a question
 mark, as in `files:notes?words=120&text=body`: `text`, `title` and `id` name a table's columns; `words` and `overlap` cut; `seed` draws
 questions; `withhold=true` takes the words of held-out questions out of the passages that answer them.
 
@@ -11,25 +12,26 @@ The folder's text is held in memory while it is read.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import parse_qsl
 
 from flatcoat.data import made_pairs
-from flatcoat.data.formats import READERS, Source, read_file, stem
+from flatcoat.data.formats import READERS, Source, document_id, read_file, stem
 from flatcoat.data.formats_tables import TABLES, Columns, read_table
 from flatcoat.data.made_pairs import Made, Piece, joined_title
 from flatcoat.data.passages import MOST_WORDS, OVERLAP, cut
 from flatcoat.data.problems import Problems
 from flatcoat.data.store import StoreBuilder
 from flatcoat.errors import Misuse, nearest
-from flatcoat.files import digest
+from flatcoat.files import MANIFEST, digest
 
 ENDINGS = frozenset(READERS) | TABLES
 NOT_READ = frozenset({".doc", ".docx", ".odt", ".rtf", ".epub", ".ppt", ".pptx", ".xls", ".xlsx", ".json", ".jsonl", ".xml",
-                      ".tex", ".adoc", ".org"})  # fmt: skip
+                      ".tex", ".adoc", ".org", ".mdx"})  # fmt: skip
 
 
 class Folder(NamedTuple):
@@ -90,42 +92,62 @@ def is_documents(folder: Path) -> bool:
 
 def _walk(root: Path, problems: Problems | None) -> Iterator[Path]:
     """The files that are read, by falling into folders in order; what else looks like a document is reported."""
-    for place, folders, files in os.walk(root):
+
+    def unreadable(error: OSError) -> None:
+        _say(problems, "unreadable folder", Path(error.filename), root, f"cannot be read ({error.strerror})")
+
+    for place, folders, files in os.walk(root, onerror=unreadable):
+        if _written_by_us(Path(place), files):
+            folders[:] = []
+            _say(problems, "folder of Flatcoat", Path(place), root, "holds what Flatcoat wrote, no documents; left out")
+            continue
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(name for name in (*files, *folders) if not name.startswith(".")):
-            path = Path(place) / name
-            if path.is_symlink():
-                _link(path, root, problems)
-            elif name not in folders:
-                ending = path.suffix.lower()
-                if ending in ENDINGS and path.is_file():
-                    yield path
-                elif ending in NOT_READ and problems is not None:
-                    problems.add(
-                        "format not read", _name(path, root), f"{ending} files are not read; save it as .txt or .pdf"
-                    )
+            if _is_read(Path(place) / name, root, problems):
+                yield Path(place) / name
 
 
-def _link(path: Path, root: Path, problems: Problems | None) -> None:
-    """A link within the folder names what is read where it lies; one that leads out is not followed, and reported."""
+def _is_read(path: Path, root: Path, problems: Problems | None) -> bool:
+    ending = path.suffix.lower()
+    if path.is_symlink():
+        if not _read_elsewhere(path, root):
+            said = "leads out of the folder, to what is hidden there, or nowhere"
+            _say(problems, "link not followed", path, root, said)
+        return False
+    if ending in NOT_READ and not path.is_dir():
+        _say(problems, "format not read", path, root, f"{ending} files are not read; save it as .txt or .pdf")
+    return ending in ENDINGS and path.is_file()
+
+
+def _say(problems: Problems | None, kind: str, path: Path, root: Path, message: str) -> None:
+    if problems is not None:
+        problems.add(kind, _name(path, root), message)
+
+
+def _written_by_us(folder: Path, files: list[str]) -> bool:
+    """Whether a folder is a run's, or has a manifest of ours."""
+    if {"recipe.toml", "stages.json"} <= set(files):
+        return True
+    if MANIFEST not in files:
+        return False
     try:
-        inside = path.resolve(strict=True).is_relative_to(root.resolve())
-    except (OSError, RuntimeError):
-        inside = False
-    if not inside and problems is not None:
-        problems.add("link not followed", _name(path, root), "leads out of the folder, or nowhere")
+        said = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(said, dict) and str(said.get("format")).startswith("flatcoat-")
+
+
+def _read_elsewhere(link: Path, root: Path) -> bool:
+    """Whether a link names what lies in the folder itself, in the open, and is therefore read there."""
+    try:
+        target = link.resolve(strict=True).relative_to(root.resolve())
+    except (OSError, RuntimeError, ValueError):
+        return False
+    return not any(part.startswith(".") for part in target.parts)
 
 
 def _name(path: Path, root: Path) -> str:
     return path.relative_to(root).as_posix()
-
-
-def document_id(name: str) -> str:
-    """A relative path as an id without white space: such characters, % and bytes that are no UTF-8 as %XX."""
-    odd = lambda c: c.isspace() or c == "%" or ord(c) < 32 or "\ud800" <= c <= "\udfff"  # noqa: E731
-    return "".join(
-        "".join(f"%{byte:02X}" for byte in c.encode("utf-8", "surrogateescape")) if odd(c) else c for c in name
-    )
 
 
 def files_listing(where: str) -> str:
@@ -136,7 +158,19 @@ def files_listing(where: str) -> str:
 
 
 def sources_of(folder: Folder, problems: Problems) -> Iterator[Source]:
-    """The documents of a folder, in the order of their paths."""
+    """The documents of a folder, in the order of their paths; one whose id came before is left out, and reported."""
+    known: set[str] = set()
+    for source in _all_sources(folder, problems):
+        if source.id in known:
+            problems.add(
+                "duplicate document id", source.path, f"document id {source.id!r} came before; the first is kept"
+            )
+            continue
+        known.add(source.id)
+        yield source
+
+
+def _all_sources(folder: Folder, problems: Problems) -> Iterator[Source]:
     for path in _walk(folder.root, problems):
         name = _name(path, folder.root)
         id = document_id(name)
@@ -195,15 +229,19 @@ def _shown_title(source: Source) -> str:
 def _add(piece: Piece, page: int | None, source: Source, asked: list[Made], builder: StoreBuilder) -> None:
     shown = _shown_title(source)
     title, text = joined_title(shown, piece.headings), piece.text
-    metadata = {**source.metadata, "path": source.path, "position": int(piece.id.rpartition("#")[2])}
+    ours: dict[str, Any] = {"path": source.path, "position": int(piece.id.rpartition("#")[2])}
     if piece.headings:
-        metadata["heading"] = joined_title("", piece.headings)
+        ours["heading"] = joined_title("", piece.headings)
     if page is not None:
-        metadata["page"] = page
+        ours["page"] = page
     if asked:
         title, text = made_pairs.without(piece, shown, asked)
-        metadata["withheld"] = [made.text for made in asked]
-    builder.add_document(piece.id, title, text, piece.id, metadata)
+        ours["withheld"] = [made.text for made in asked]
+    own = {name: value for name, value in source.metadata.items() if value is not None}
+    free = {
+        name: value for name, value in ours.items() if name not in own
+    }  # the document's own fields keep their names
+    builder.add_document(piece.id, title, text, piece.id, {**own, **free})
 
 
 def _judge(

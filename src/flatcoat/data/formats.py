@@ -10,13 +10,14 @@ import codecs
 import re
 import tomllib
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from flatcoat.data.problems import Problems
 from flatcoat.errors import need
 
-LARGEST = 64 * 2**20  # bytes of a file; tables may be larger, they are read by the row
+LARGEST = 64 * 2**20  # bytes of a file; tables may be larger: Parquet is read by parts, CSV as a whole
 MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -55,7 +56,7 @@ def decode(data: bytes, place: str, problems: Problems, *, page: bool = False) -
     for encoding in filter(None, (name, "utf-8", said.group(1).decode() if said else None)):
         try:
             return _lines(data.decode(encoding))
-        except (UnicodeDecodeError, LookupError):
+        except (UnicodeError, LookupError):  # a page may name any of Python's codecs, such as "undefined"
             continue
     problems.add("not UTF-8", place, "is not UTF-8, and was read as Latin-1")
     return _lines(data.decode("latin-1"))
@@ -63,6 +64,14 @@ def decode(data: bytes, place: str, problems: Problems, *, page: bool = False) -
 
 def _lines(text: str) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n").replace("\0", " ")
+
+
+def document_id(name: str) -> str:
+    """A relative path, or a table's key, as an id without white space: such characters, % and bytes that are no UTF-8 as %XX."""
+    odd = lambda c: c.isspace() or c == "%" or ord(c) < 32 or "\ud800" <= c <= "\udfff"  # noqa: E731
+    return "".join(
+        "".join(f"%{byte:02X}" for byte in c.encode("utf-8", "surrogateescape")) if odd(c) else c for c in name
+    )
 
 
 def paragraphs(text: str) -> str:
@@ -118,25 +127,30 @@ def _markdown(path: Path, name: str, problems: Problems) -> Read | None:
     if text is None:
         return None
     parser: Any = need("markdown_it", "documents")
-    matter, body = front_matter(text, name, problems)
+    matter, unread, body = front_matter(text, name, problems)
     title, sections = read_html(parser.MarkdownIt("commonmark").enable("table").render(body))
-    said = matter.pop("title", None)
-    if isinstance(said, str) and title not in ("", said):  # the main heading is one heading among others then
+    said = matter.get("title")
+    said = str(matter.pop("title")) if isinstance(said, str | int | float | date) else ""
+    if said and title not in ("", said):  # the main heading is one heading among others then
         sections = [section._replace(headings=(title, *section.headings)) for section in sections]
-    return said if isinstance(said, str) else title, sections, matter
+    return said or title, [Section((), paragraphs(unread)), *sections], matter
 
 
-def front_matter(text: str, place: str, problems: Problems) -> tuple[dict[str, Any], str]:
-    """The YAML (---) or TOML (+++) at a Markdown file's head, and the rest; what is no object is reported and left in."""
+def front_matter(text: str, place: str, problems: Problems) -> tuple[dict[str, Any], str, str]:
+    """The YAML (---) or TOML (+++) at a Markdown file's head, what of it could not be read, and the rest.
+
+    What cannot be read is reported, and is text like any other; what is no object is prose between two rules, and left in the rest.
+    """
     found = re.match(r"(---|\+\+\+)[ \t]*\n(.*?)\n\1[ \t]*(?:\n|$)", text, re.S)
     if not found:
-        return {}, text
+        return {}, "", text
     try:
         said = tomllib.loads(found.group(2)) if found.group(1) == "+++" else _yaml(found.group(2))
-    except ValueError as error:
-        problems.add("bad front matter", place, f"its front matter is not read ({str(error).splitlines()[0]})")
-        return {}, text[found.end() :]
-    return (said, text[found.end() :]) if isinstance(said, dict) else ({}, text)
+    except (ValueError, RecursionError) as error:
+        why = (str(error).splitlines() or [type(error).__name__])[0]
+        problems.add("bad front matter", place, f"its front matter is not read, and kept as text ({why})")
+        return {}, found.group(2), text[found.end() :]
+    return (said, "", text[found.end() :]) if isinstance(said, dict) else ({}, "", text)
 
 
 def _yaml(text: str) -> Any:
@@ -146,8 +160,8 @@ def _yaml(text: str) -> Any:
         if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
             raise ValueError("it has references")
         return yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError) as error:
-        raise ValueError(str(error) or type(error).__name__) from error
+    except (yaml.YAMLError, RecursionError, LookupError, ArithmeticError, AttributeError, TypeError) as error:
+        raise ValueError(f"{type(error).__name__}: {error}") from error  # `!!bool foo` is a KeyError, and the like
 
 
 def _rst(path: Path, name: str, problems: Problems) -> Read | None:
@@ -164,5 +178,6 @@ def _pdf(path: Path, name: str, problems: Problems) -> Read | None:
 
 
 READERS: dict[str, Callable[[Path, str, Problems], Read | None]] = {
-    ".txt": _plain, ".md": _markdown, ".html": _html, ".htm": _html, ".rst": _rst, ".pdf": _pdf,
+    ".txt": _plain, ".md": _markdown, ".markdown": _markdown, ".html": _html, ".htm": _html, ".xhtml": _html,
+    ".rst": _rst, ".pdf": _pdf,
 }  # fmt: skip

@@ -1,4 +1,4 @@
-"""HTML into sections: headings, paragraphs, lists, tables and code; no scripts, styles, forms or navigation.
+"""HTML into sections: headings, paragraphs, lists, tables and code; no scripts, styles, form fields or navigation.
 
 Pages that browsers mend are read as well: an element that is never closed ends with the page, and where leaving out navigation leaves
 nothing, only what can be no text is left out.
@@ -7,14 +7,15 @@ nothing, only what can be no text is left out.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from html.parser import HTMLParser
 
 from flatcoat.data.formats import Section
 
 NEVER = frozenset({"script", "style", "template", "noscript", "svg", "math", "iframe", "object", "canvas"})
-BESIDE = frozenset({"nav", "footer", "form", "button", "select", "textarea", "dialog"})
+BESIDE = frozenset({"nav", "footer", "button", "select", "textarea", "dialog"})
 NAMES = (
-    "address article aside blockquote body caption dd details div dl dt fieldset figcaption figure header hr li main ol p pre "
+    "address article aside blockquote body caption dd details div dl dt fieldset figcaption figure form header hr li main ol p pre "
     "section summary table tbody td tfoot th thead tr ul"
 )
 BLOCKS = frozenset(NAMES.split())
@@ -29,6 +30,7 @@ class _Page(HTMLParser):
         super().__init__(convert_charrefs=True)
         self.skipped, self.main = skipped, main  # main: whether only what stands in that element is read
         self.closed_by: list[str] = []  # what is open within what is left out, itself first
+        self.within: Counter[str] = Counter()  # the same, counted
         self.titled, self.title = False, ""
         self.path: list[tuple[int, str]] = []
         self.level: int | None = None  # of the heading that is open
@@ -41,13 +43,17 @@ class _Page(HTMLParser):
         """Open an element."""
         if self.closed_by or self._left_out(tag, dict(attrs)):
             if tag not in VOID:
-                self.closed_by.append(tag)
+                self._leave_out(tag)
         elif tag == "title":
             self.titled = True
         elif tag == "br":
             self.words.append("\n" if self.exact else " ")
         else:
             self._open(tag)
+
+    def _leave_out(self, tag: str) -> None:
+        self.closed_by.append(tag)
+        self.within[tag] += 1
 
     def _open(self, tag: str) -> None:
         if tag == "main" and self.main:
@@ -76,13 +82,16 @@ class _Page(HTMLParser):
     def handle_endtag(self, tag: str) -> None:
         """Close an element, and what is open within it."""
         if self.closed_by:
-            if tag in self.closed_by:
-                del self.closed_by[len(self.closed_by) - 1 - self.closed_by[::-1].index(tag) :]
+            while self.within[tag]:
+                last = self.closed_by.pop()
+                self.within[last] -= 1
+                if last == tag:
+                    break
         elif tag == "title":
             self.titled = False
         elif tag == "main" and self.main:
             self._end_section()
-            self.closed_by = ["html"]  # nothing behind it counts
+            self._leave_out("html")  # nothing behind it counts
         elif HEADING.fullmatch(tag) and self.level is not None:
             self._end_heading(self.level)
         elif tag in BLOCKS and tag not in INLINE_ROWS:

@@ -16,6 +16,7 @@ from flatcoat.data.formats import Section, paragraphs
 from flatcoat.data.problems import Problems
 from flatcoat.errors import need
 
+MOST_TEXT = 16 * 2**20  # characters of a file: a small one can unfold to more than memory holds
 BROKEN = (ValueError, KeyError, TypeError, AttributeError, IndexError, AssertionError, NotImplementedError, RecursionError,
           OverflowError, ZeroDivisionError, zlib.error, struct.error)  # fmt: skip
 
@@ -47,7 +48,7 @@ def read_pdf(path: Path, name: str, problems: Problems) -> tuple[str, list[Secti
         except wrong as error:
             problems.add("damaged file", name, f"is no readable PDF ({type(error).__name__}: {_line(error)})")
             return None
-        pages = [_page(reader, number, name, problems, wrong) for number in range(count)]
+        pages = _pages(reader, count, name, problems, wrong)
     texts = _without_running_lines(pages)
     sections = [Section((), paragraphs(_mended(text)), number) for number, text in enumerate(texts, start=1)]
     if not any(section.text for section in sections):
@@ -61,6 +62,18 @@ def _line(error: Exception) -> str:
     return (str(error).splitlines() or [""])[0]
 
 
+def _pages(reader: Any, count: int, name: str, problems: Problems, wrong: tuple[type[Exception], ...]) -> list[str]:
+    """The text of the pages; of those behind the page that fills `MOST_TEXT` none is read."""
+    pages, room = [], MOST_TEXT
+    for number in range(count):
+        pages.append(_page(reader, number, name, problems, wrong)[:room])
+        room -= len(pages[-1])
+        if not room:
+            problems.add("file too large", name, f"has more than {MOST_TEXT} characters; cut at page {number + 1}")
+            break
+    return pages
+
+
 def _page(reader: Any, number: int, name: str, problems: Problems, wrong: tuple[type[Exception], ...]) -> str:
     try:
         return reader.pages[number].extract_text() or ""
@@ -70,15 +83,19 @@ def _page(reader: Any, number: int, name: str, problems: Problems, wrong: tuple[
 
 
 def _without_running_lines(pages: list[str]) -> list[str]:
-    """Pages without first and last lines that, but for digits, are those of more than half of them, where there are four or more."""
+    """Pages without first and last lines that, but for digits, are those of more than half of them, where there are four or more.
+
+    At most two at each end go, never all of a page, and none of a kind that stands within the pages too, as numbered lines do.
+    """
     fold = lambda line: re.sub(r"\d+", "0", " ".join(line.split())).lower()  # noqa: E731
     lines = [page.strip().split("\n") for page in pages]
-    counts = Counter(line for page in lines for line in {fold(page[0]), fold(page[-1])})
+    folded = [[fold(line) for line in page] for page in lines]
+    counts = Counter(line for page in folded for line in {page[0], page[-1]} if line not in page[1:-1])
     if len(pages) < 4:
         return pages
     for page in lines:
-        for end in (0, -1):
-            while page and counts[fold(page[end])] > len(pages) / 2:
+        for end in (0, 0, -1, -1):
+            if len(page) > 1 and counts[fold(page[end])] > len(pages) / 2:
                 page.pop(end)
     return ["\n".join(page) for page in lines]
 

@@ -13,23 +13,25 @@ LINE = re.compile(r"([=\-`:.'\"~^_*+#<>!$%&(),/;?@\[\]{|}\\])\1{2,}\s*$")
 DIRECTIVE = re.compile(r"\s*\.\. (?:\|[^|]+\| )?([\w\-:+.]+)::\s*(.*)$")
 NAMES = (
     "note warning tip hint important caution danger error attention seealso admonition versionadded versionchanged deprecated "
-    "code code-block sourcecode literalinclude rubric topic sidebar epigraph parsed-literal method function class attribute "
-    "data module exception option describe glossary"
+    "rubric topic sidebar epigraph method classmethod staticmethod function class attribute property decorator "
+    "data module exception option describe glossary table list-table csv-table"
 )
-SHOWN = frozenset(NAMES.split())  # directives whose content is read; that of the others is not
+SHOWN = frozenset(NAMES.split())  # directives whose argument is text; of others only what they hold is read
+NEVER = "image toctree include contents raw meta index unicode replace date role default-role highlight"
+HIDDEN = frozenset(NEVER.split())  # directives of which nothing is
 INLINE = (
-    (re.compile(r":[\w:+.\-]+:`~?([^`<]+?)\s*(?:<[^`>]*>)?`"), r"\1"),  # roles
-    (re.compile(r"`([^`<]+?)\s*<[^`>]*>`__?"), r"\1"),  # links
-    (re.compile(r"``([^`]+)``"), r"\1"),
-    (re.compile(r"`([^`]+)`__?"), r"\1"),
-    (re.compile(r"(?<!\*)\*{1,2}(?=\S)([^*\n]+?)(?<=\S)\*{1,2}(?!\*)"), r"\1"),
-    (re.compile(r"\|([\w \-]+)\|"), r"\1"),
-)
+    re.compile(r":[\w:+.\-]{1,60}:`~?([^`<]+)(?:<[^`>]*>)?`"),  # roles
+    re.compile(r"`([^`<]+)<[^`>]*>`__?"),  # links
+    re.compile(r"``([^`]+)``"),
+    re.compile(r"`([^`]+)`__?"),
+    re.compile(r"(?<!\*)\*{1,2}(?=\S)([^*\n]+?)(?<=\S)\*{1,2}(?!\*)"),
+    re.compile(r"\|([\w \-]+)\|"),
+)  # each gives way to its group; none may take more than its length's time, whatever the line
 
 
 def _inline(text: str) -> str:
-    for pattern, kept in INLINE:
-        text = pattern.sub(kept, text)
+    for pattern in INLINE:
+        text = pattern.sub(lambda found: found.group(1).rstrip(), text)
     return text
 
 
@@ -77,9 +79,8 @@ class _Reader:
             return None
         found = DIRECTIVE.match(line)
         name = found.group(1).split(":")[-1] if found else ""
-        if found and name in SHOWN:
-            argument = "" if name in ("code", "code-block", "sourcecode", "literalinclude") else found.group(2)
-            self.text += ["", argument]
+        if found and name not in HIDDEN:
+            self.text += ["", found.group(2) if name in SHOWN else ""]
             at += 1
             while at < len(self.lines) and re.match(r"\s+:[\w\-]+:", self.lines[at]):
                 at += 1

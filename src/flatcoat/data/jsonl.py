@@ -127,7 +127,7 @@ def _records(path: Path, problems: Problems) -> Iterator[tuple[str, dict[str, An
         return
     try:
         records = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise FlatcoatError(f"{path}: not valid JSON ({error})") from error
     for number, record in enumerate(records if isinstance(records, list) else [records], start=1):
         yield f"{path}: record {number}", record

@@ -38,7 +38,7 @@ def json_lines(path: Path, problems: Problems) -> Iterator[tuple[str, dict[str, 
             continue
         try:
             record = json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:  # a number of too many digits is a ValueError
             problems.add("bad line", place, f"not valid JSON ({error})")
             continue
         if isinstance(record, dict):

@@ -1,19 +1,21 @@
 """Questions made from documents that nobody has judged: titles, headings and sentences, each with the passages that answer it.
 
 Kinds, told by the first part of a query's id: `title` (of a document; all its passages answer), `heading` (the passages of its
-section), `first` (a passage's first sentence; the rest of it answers) and `cloze` (any other sentence of a passage: the inverse
-cloze task, Lee et al. 2019, arXiv 1906.00300). A passage gives one sentence, first or other as chance has it. In training the
-question's own words are left out of what answers it nine times in ten, so that meaning is learnt and matching words not unlearnt.
+section, those of the sections within it among them), `first` (a passage's first sentence; the rest of it answers) and `cloze` (any
+other sentence of a passage: the inverse cloze task, Lee et al. 2019, arXiv 1906.00300). A passage gives one sentence, first or other as
+chance has it. In training the question's own words are left out of what answers it nine times in ten, so that meaning is learnt and
+matching words not unlearnt.
 
-Held out are whole documents: a test document's text answers no question of training. Equal documents share a split. Left
-out, and counted, are questions that are too short or long, no prose, said by several documents (boilerplate) or splits, or answered by
-too many passages; and of the kinds with the most questions, those that are more than twice the median kind's.
+Held out are whole documents: a test document answers no question of training. Equal documents share a split; those that are only nearly
+equal (two versions of one text) may not. Left out, and counted, are questions that are too short or long, no prose, said by several
+documents (boilerplate) or splits, answered by too many passages, or by one that without the question's words has none left; and of the
+kinds with the most questions, those that are more than twice the median kind's.
 """
 
 from __future__ import annotations
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from statistics import median_low
@@ -28,6 +30,7 @@ from flatcoat.records import full_text
 KINDS = ("title", "heading", "first", "cloze")
 SHORTEST = {"title": 2, "heading": 2, "first": 4, "cloze": 4}  # words
 LONGEST = 60  # words
+NOTHING_ELSE = "answered by a passage that says nothing else"
 MOST_RELEVANT = 10  # passages
 MOST_DOCUMENTS = 2  # that say the same, before it is boilerplate
 LEFT_OUT = 0.9  # how often a question's words are left out of its answer in training
@@ -121,6 +124,8 @@ def make_questions(pieces: Sequence[Piece], splits: Sequence[str], seed: int) ->
     for made in found.values():
         own = {splits[document] for document in made.documents}
         why = _wrong(made) or ("said in several splits" if len(own) > 1 else None)
+        if not why and not all(_has_more(pieces[number], {folded(made.text)}) for number in made.relevant):
+            why = NOTHING_ELSE
         if why:
             dropped[why] += 1
         else:
@@ -128,14 +133,16 @@ def make_questions(pieces: Sequence[Piece], splits: Sequence[str], seed: int) ->
             kept[made.split].append(made)
     for name, group in kept.items():
         kept[name] = _balanced(group, MOST_HELD_OUT.get(name), seed, dropped)
+        if name in SHARES:
+            kept[name] = _taken_out_together(kept[name], pieces, dropped)
     return [made for group in kept.values() for made in group], dropped
 
 
 def _candidates(piece: Piece, seed: int) -> Iterable[tuple[str, str]]:
     if piece.title:
         yield "title", piece.title
-    if piece.headings:
-        yield "heading", piece.headings[-1]
+    for heading in dict.fromkeys(piece.headings):
+        yield "heading", heading
     if len(piece.sentences) > 1:
         rng = np.random.default_rng([seed, text_hash(piece.id)])
         chosen = int(rng.integers(1, len(piece.sentences))) if rng.random() < 0.5 else 0
@@ -168,6 +175,26 @@ def _wrong(made: Made) -> str | None:
     return next((why for why, so in said.items() if so), None)
 
 
+def _has_more(piece: Piece, gone: set[str]) -> bool:
+    """Whether a passage has a sentence that is none of those, folded."""
+    return any(folded(piece.text[start:end]) not in gone for start, end in piece.sentences)
+
+
+def _taken_out_together(group: list[Made], pieces: Sequence[Piece], dropped: Counter[str]) -> list[Made]:
+    """Those whose words can all be taken out of a passage at once, with some text left of it; the earlier ones stay."""
+    gone: defaultdict[int, set[str]] = defaultdict(set)
+    kept = []
+    for made in group:
+        words = folded(made.text)
+        if all(_has_more(pieces[number], gone[number] | {words}) for number in made.relevant):
+            kept.append(made)
+            for number in made.relevant:
+                gone[number].add(words)
+        else:
+            dropped[NOTHING_ELSE] += 1
+    return kept
+
+
 def _balanced(group: list[Made], most: int | None, seed: int, dropped: Counter[str]) -> list[Made]:
     """No kind more than twice the median kind, nor more than its share of `most`; which stay is drawn by `seed`."""
     by_kind = {kind: [made for made in group if made.kind == kind] for kind in KINDS}
@@ -188,21 +215,17 @@ def _balanced(group: list[Made], most: int | None, seed: int, dropped: Counter[s
 def without(piece: Piece, title: str, asked: Iterable[Made]) -> tuple[str, str]:
     """Title and text of a passage, `title` its document's, without the words of the questions that it answers.
 
-    A passage that is nothing else keeps its text.
+    Whatever says such a question goes, be it the title, a heading or a sentence; a passage that is nothing else has no text then.
     """
-    asked = list(asked)
     gone = {folded(made.text) for made in asked}
-    headings = list(piece.headings)
-    if any(made.kind == "heading" for made in asked) and headings and folded(headings[-1]) in gone:
-        headings.pop()
-    if any(made.kind == "title" for made in asked) and folded(title) in gone:
-        title = ""
+    headings = [heading for heading in piece.headings if folded(heading) not in gone]
+    title = "" if folded(title) in gone else title
     kept, at = "", 0
     for start, end in piece.sentences:
         if folded(piece.text[start:end]) in gone:
             kept, at = _joined(kept, piece.text[at:start]), end
     text = re.sub(r"\n{3,}", "\n\n", _joined(kept, piece.text[at:])).strip()
-    return joined_title(title, headings), text or piece.text
+    return joined_title(title, headings), text
 
 
 def _joined(before: str, after: str) -> str:
@@ -226,14 +249,16 @@ def made_facts(
         counts.setdefault(made.split, Counter())[made.kind] += 1
     held = splits.count("test")
     words = (
-        "The words of each held-out question were taken out of the passages that answer it, since whoever asks does not know them."
+        "Each held-out question (a title, heading or sentence) was taken out of the passages that answer it, since whoever asks "
+        "does not know its words."
         if withheld
         else "The passages still hold the words of the questions, which flatters every system, and BM25 the most."
     )
     return {
         "statement": "These questions were made from the documents themselves (titles, headings and sentences of "
-        f"{held} documents that training saw no answer from), not asked by anybody: they tell whether training helped on this "
-        f"text, not how well people's questions are answered. {words}",
+        f"{held} documents that training saw no answer from, though perhaps one from a nearly equal document), not asked by "
+        "anybody: they tell whether training helped on this text, not how well people's questions are answered. "
+        f"{words}",
         "questions": {split: dict(counts[split]) for split in ("train", "dev", "test") if split in counts},
         "documents": {split: splits.count(split) for split in ("train", "dev", "test")},
         "left_out": {why: count for why, count in dropped.items() if count},

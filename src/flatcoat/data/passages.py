@@ -21,7 +21,7 @@ SPACELESS = "\u0e00-\u0eff\u0f00-\u0fff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u
 ATOM = re.compile(rf"[{SPACELESS}]|[^\s{SPACELESS}]{{1,40}}")
 ALONE = re.compile(f"[{SPACELESS}]")
 CLOSERS = "\"'”’»)\\]}）」』】〉》"
-END = re.compile(rf"(?P<spaced>[.!?…؟۔።։]+[{CLOSERS}]*)(?=\s)|[。！？｡．।॥။។៕།]+[{CLOSERS}]*|\n")
+END = re.compile(rf"(?P<spaced>(?<![.!?…؟۔።։])[.!?…؟۔።։]+[{CLOSERS}]*)(?=\s)|[。！？｡．।॥။។៕།]+[{CLOSERS}]*|\n")
 SHORT = (
     "al approx bzw ca cf ch co corp dept dr ed eds eg eq etc fig figs ie inc jr ltd mme mr mrs ms nr nos p pp prof ref refs resp "
     "sec sect sr st u.a usw viz vol vs z.b e.g i.e a.m p.m u.s"
