@@ -64,9 +64,12 @@ def main() -> None:
     fill(ROOT / "docs" / "cascade.md", "ablation", ablation("cascade_study"))
     negatives = ROOT / "docs" / "negatives.md"
     fill(negatives, "study", ablation("negatives_study"))
-    for name in ("negatives_scale", "nystrom-landmarks", "nystrom-refresh"):
+    fill(negatives, "equal", ablation("negatives_equal"))
+    for name in ("negatives_cost", "negatives_draws", "negatives_scale", "negatives_scale_128", "nystrom-landmarks", "nystrom-refresh"):
         fill(negatives, name, table(name))
-    subprocess.run([sys.executable, str(ROOT / "scripts" / "plot_scale.py")], check=True)
+    fill(ROOT / "docs" / "serving.md", "serve", table("serve"))
+    for script in ("scripts/plot_scale.py", "benchmarks/plan_scale.py"):
+        subprocess.run([sys.executable, str(ROOT / script)], check=True)
     if len(sys.argv) > 1:
         report = Path(sys.argv[1]).read_text(encoding="utf-8")
         fill(readme, "quickstart", re.sub(r"^#+ (.*)$", r"**\1**", report.strip(), flags=re.M))

@@ -5,7 +5,7 @@ import pytest
 
 from flatcoat.errors import FlatcoatError, Misuse
 from flatcoat.index.bm25 import Bm25Index, Bm25Settings, split_identifiers, top_rows
-from flatcoat.index.exact import BLOCK, ExactIndex, search_slowly
+from flatcoat.index.exact import ROWS, ExactIndex, search_slowly
 from flatcoat.index.store import open_index, write_bm25, write_vector_index
 from flatcoat.index.vector import VectorIndex, VectorSettings, rescore
 from flatcoat.records import Ranking
@@ -18,11 +18,11 @@ from flatcoat.vectors import VectorFolder, write_vectors
 def test_blocks_do_not_change_the_exact_answer(monkeypatch):
     vectors, queries = unit(3000, 8), unit(7, 8, seed=1)
     whole = ExactIndex(vectors).search(Dense(queries), 50)
-    monkeypatch.setattr("flatcoat.index.exact.BLOCK", 64)
+    monkeypatch.setattr("flatcoat.index.exact.ROWS", 64)
     blocked = ExactIndex(vectors).search(Dense(queries), 50)
     np.testing.assert_array_equal(whole.rows, blocked.rows)
     np.testing.assert_array_equal(whole.rows, search_slowly(vectors, queries, 50).rows)
-    assert BLOCK > 64
+    assert ROWS > 64
 
 
 def test_unnormalised_vectors_are_ranked_by_dot_product_not_distance():

@@ -29,7 +29,6 @@ T = TypeVar("T", Dense, Sparse, MultiVector)
 FEW = 4096  # rows that are always scored one by one where only they may be answers
 FEWER = 32  # and so is this part of the base
 GATHERED = 65536  # vectors read at once
-LEVEL = 65536  # rows of equal score that are told apart by number
 
 
 @dataclass(frozen=True)
@@ -118,25 +117,6 @@ def once(view: View, of: Any, make: Callable[[Any], Any], name: str = "_made") -
 
 
 @dataclass(frozen=True)
-class Levelled:
-    """An exact index that cuts equal scores off by rising row, whatever k: it is asked for more until the k-th score ends."""
-
-    index: ExactIndex
-
-    def __len__(self) -> int:
-        return len(self.index)
-
-    def search(self, queries: Dense, k: int) -> TopK:
-        """The best rows of each query."""
-        ask = min(k + 1, len(self))
-        top = self.index.search(queries, ask)
-        while ask < len(self) and ask < LEVEL and (top.scores[:, k - 1] == top.scores[:, -1]).any():
-            ask = min(4 * ask, len(self))
-            top = self.index.search(queries, ask)
-        return merge(nothing(len(queries), 0), top, k)
-
-
-@dataclass(frozen=True)
 class DenseView:
     """One vector a row. Few allowed rows are scored one by one; else the base is asked for more until k are allowed."""
 
@@ -161,15 +141,14 @@ class DenseView:
     def search(self, queries: Dense, k: int, allowed: np.ndarray | None) -> TopK:
         """The best rows of each query."""
         n, width = len(self.base), min(k, len(self.base))
-        base = Levelled(self.base) if isinstance(self.base, ExactIndex) else self.base
         if allowed is None or allowed[:n].all():
-            best = base.search(queries, width)
+            best = self.base.search(queries, width)
         else:
             rows = np.flatnonzero(allowed[:n])
             if len(rows) <= max(FEW, n // FEWER):
                 best = score_rows(self.base.vectors, rows, queries, k)
             else:
-                best = search_on(base, queries, width, allowed[:n])
+                best = search_on(self.base, queries, width, allowed[:n])
         alone = np.arange(self.added.length) if allowed is None else np.flatnonzero(allowed[n:])
         return both(best, score_rows(self.added.array, alone, queries, k), n, k)
 
