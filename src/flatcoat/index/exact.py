@@ -4,6 +4,12 @@ every approximation.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from threading import Lock
+from typing import Any
+
 import numpy as np
 
 from flatcoat.index.base import TopK, check_dim, check_k
@@ -39,13 +45,33 @@ class ExactIndex:
         return TopK(np.concatenate([part.rows for part in parts]), np.concatenate([part.scores for part in parts]))
 
     def _best(self, queries: np.ndarray, k: int) -> TopK:
+        """Blocks shared out to threads, each with a product of its own: a library's idle threads would spin, and slow what comes next."""
+        (blas, alone), starts = _blas(), range(0, len(self), ROWS)
+        with alone:  # a search has all threads; two at once would also give the library back the other's setting
+            count = min(len(starts), max((lib["num_threads"] for lib in blas.info()), default=1))
+            with blas.limit(limits=1), ThreadPoolExecutor(count) as pool:
+                parts = list(pool.map(lambda own: self._of(queries, k, starts[own::count]), range(count)))
+        rows, scores = (np.concatenate([part[i] for part in parts], axis=1) for i in (0, 1))
+        return merge(None, TopK(rows, scores), k, ordered=False)
+
+    def _of(self, queries: np.ndarray, k: int, starts: Sequence[int]) -> TopK:
+        """The best of some blocks (rising)."""
         from flatcoat.index.exact_kernels import keep
 
         rows, scores = np.full((len(queries), k), -1, np.int64), np.full((len(queries), k), -np.inf, np.float32)
-        for start in range(0, len(self), ROWS):
+        for start in starts:
             block = np.ascontiguousarray(self.vectors[start : start + ROWS], dtype=np.float32)
             keep(queries @ block.T, start, rows, scores)
         return merge(None, TopK(rows, scores), k, ordered=False)
+
+
+@cache
+def _blas() -> tuple[Any, Lock]:
+    """The numeric libraries that are loaded, to be told how many threads they have, and who may tell them."""
+    from threadpoolctl import ThreadpoolController
+
+    np.ones((2, 2), np.float32) @ np.ones((2, 2), np.float32)
+    return ThreadpoolController().select(user_api="blas"), Lock()
 
 
 def merge(left: TopK | None, right: TopK, k: int, *, ordered: bool = True) -> TopK:
