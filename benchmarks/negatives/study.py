@@ -124,7 +124,9 @@ def main() -> None:
 
 def stamp() -> str:
     """The machine, versions and date."""
-    return ", ".join(str(value) for value in machine().values())
+    facts = machine()
+    versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
+    return f"{facts['processor']}, {facts['cores']} cores, Python {facts['python']}, {versions}, {facts['date']}"
 
 
 def write(args: argparse.Namespace, runner: Runner, kept: Mapping[str, int], records: Mapping[str, Any]) -> None:

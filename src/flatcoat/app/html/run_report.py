@@ -123,6 +123,8 @@ def by_query_of(folder: Path) -> dict[str, dict[str, dict[str, float]]] | None:
 def _quality(report: Report, folder: Path, results: Mapping[str, Any]) -> None:
     section, systems = report.section("Quality"), results["systems"]
     measure, baseline, by_query = next(iter(systems[0]["means"])), baseline_of(systems), by_query_of(folder)
+    if results.get("made"):  # questions that nobody asked
+        section.text(results["made"]["statement"])
     if by_query is None:
         section.missing("runs/by-query.json is not in the folder: means are shown without intervals.")
     first, *others = measure_figures(systems, by_query or {}, baseline)
