@@ -83,6 +83,8 @@ def test_a_folder_is_run(notes, tiny, tmp_path):
     assert any(changed) and {row for row, other in enumerate(changed) if other} <= judged
     served = read_json(tmp_path / "run" / "whole" / "results.json")
     assert [system["name"] for system in served["systems"]][:2] == ["BM25", "exact"]
+    page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert "These questions were made from the documents themselves" in page
     # BM25 finds what still has the question's words, and must work for the rest
     flattered, honest = (found["systems"][0]["means"]["nDCG@10"] for found in (served, results))
     assert flattered > honest

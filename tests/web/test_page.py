@@ -72,7 +72,7 @@ def test_columns_stand_side_by_side_and_say_how_a_document_moved(open_page, serv
     both = next(id for id in first if id in second)
     page.locator(f".hit[data-id='{both}']").first.hover()
     assert page.locator(".hit.same").evaluate_all("hits => hits.map(hit => hit.dataset.id)") == [both] * 3
-    assert page.locator("svg.lines path").count() == 2
+    until(page, "document.querySelectorAll('svg.lines path').length === 2")
 
 
 def test_filters_are_fields_and_values(open_page, service):
@@ -180,7 +180,7 @@ def test_a_key_is_asked_for_and_kept_for_the_tab(open_page, service):
 def test_nothing_found_and_nothing_asked(open_page, service):
     page = open_page("?r=sparse")
     page.get_by_label("Your question").press("Enter")
-    assert page.locator("#status").inner_text() == "Type a question first."
+    until(page, "document.querySelector('#status').textContent === 'Type a question first.'")
     assert not [path for path, _ in service.asked if path == "/v1/search"]
     page.keyboard.type("zzzzz")
     page.keyboard.press("Enter")

@@ -75,9 +75,11 @@ def test_tab_reaches_everything_and_focus_is_seen(open_page):
 
 
 def test_a_phone_has_one_column_at_a_time(open_page, service, shot):
+    from playwright.sync_api import expect
+
     page = open_page(f"?{BADGER}&r=exact,sparse,late&fuse=rank", 360, 740)
     settled(page)
-    assert page.locator(".column:visible").count() == 1
+    expect(page.locator(".column:visible")).to_have_count(1)
     page.get_by_role("tab", name="sparse").click()
     assert page.get_by_role("tabpanel", name="sparse").is_visible() and page.locator(".column:visible").count() == 1
     page.keyboard.press("ArrowRight")
@@ -93,8 +95,6 @@ def test_a_phone_has_one_column_at_a_time(open_page, service, shot):
     shot(page, "phone-why")
     page.keyboard.press("Escape")
     page.set_viewport_size({"width": 1200, "height": 800})
-    from playwright.sync_api import expect
-
     expect(page.locator(".column:visible")).to_have_count(4)
     assert page.get_by_role("tab").count() == 0
 
