@@ -17,7 +17,7 @@ def shown(page, column: int = 0) -> list[str]:
     return page.locator(".column").nth(column).locator(".hit").evaluate_all("hits => hits.map(hit => hit.dataset.id)")
 
 
-def until(page, condition: str, seconds: float = 8.0) -> None:
+def until(page, condition: str, seconds: float = 30.0) -> None:
     """Wait until a condition holds; playwright's own way evaluates text in the page, which the page's policy forbids."""
     end = time.monotonic() + seconds
     while not page.evaluate(f"Boolean({condition})"):
