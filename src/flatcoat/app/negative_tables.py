@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -73,16 +73,22 @@ class NegativesTable(Table):
     choose: Literal["softmax", "top"] = "softmax"
     pool: int | None = Field(default=None, ge=1)
     warmup: int = Field(default=0, ge=0)
-    dynnibal: DynnibalTable = DynnibalTable()
+    dynnibal: DynnibalTable | None = None
 
     @property
     def has_log_q(self) -> bool:
         """Whether draws are of all documents, with a probability that is known."""
         return (
             self.kind == "uniform"
-            or (self.kind == "dynnibal" and self.dynnibal.method != "best")
+            or (self.dynnibal is not None and self.dynnibal.method != "best")
             or (self.kind == "exhaustive" and self.choose == "softmax")
         )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_its_table(cls, given: Any) -> Any:
+        """DynnibalTable's defaults where DyNNIBAL draws, so that the resolved recipe says them; and nowhere else."""
+        return {"dynnibal": {}, **given} if isinstance(given, dict) and given.get("kind") == "dynnibal" else given
 
     @model_validator(mode="after")
     def _of_its_kind(self) -> NegativesTable:
@@ -92,6 +98,6 @@ class NegativesTable(Table):
             raise ValueError(
                 f"warmup is of {', '.join(WITH_QUERIES)}; kind = {self.kind} has its negatives from the start"
             )
-        if self.kind != "dynnibal" and self.dynnibal != DynnibalTable():
+        if self.kind != "dynnibal" and self.dynnibal is not None:
             raise ValueError(f"there is a table negatives.dynnibal, but kind = {self.kind}")
         return self

@@ -11,7 +11,7 @@ import numpy as np
 
 from flatcoat.app.build import ModelEncode, runtime
 from flatcoat.app.denoise import refusing
-from flatcoat.app.negative_tables import LISTED, WITH_QUERIES, NegativesTable
+from flatcoat.app.negative_tables import LISTED, WITH_QUERIES, DynnibalTable, NegativesTable
 from flatcoat.app.tables import Recipe
 from flatcoat.data.lines import json_lines
 from flatcoat.data.pairs import Pairs
@@ -111,7 +111,7 @@ def dynnibal_settings(table: NegativesTable, beta: float) -> DynnibalSettings:
     from flatcoat.mining.sg_tree import TreeSettings
     from flatcoat.mining.softmax_tree import SoftmaxSettings
 
-    said = table.dynnibal.model_dump()
+    said = (table.dynnibal or DynnibalTable()).model_dump()
     of: Any = lambda kind: {f.name: said[f.name] for f in fields(kind) if f.name in said}  # noqa: E731
     draw = SoftmaxSettings(**of(SoftmaxSettings), beta=beta)
     return DynnibalSettings(
