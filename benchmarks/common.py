@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import statistics
 import subprocess
 import sys
@@ -39,16 +40,19 @@ def peak_megabytes() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
+def command(script: str) -> str:
+    """The command line of this run, its arguments without folders of this machine."""
+    return shlex.join(["python", f"benchmarks/{script}.py", *(Path(a).name if "/" in a else a for a in sys.argv[1:])])
+
+
 def write_table(name: str, script: str, header: list[str], rows: list[list[Any]], note: str = "") -> None:
     """Write `results/NAME.tsv`, with machine, versions, date and command, and print it."""
     from flatcoat.app.run import machine
 
     facts = machine()
     versions = ", ".join(f"{k} {v}" for k, v in facts["versions"].items())
-    # the arguments without folders of this machine
-    command = " ".join(["python", f"benchmarks/{script}.py", *(Path(a).name if "/" in a else a for a in sys.argv[1:])])
     lines = [f"# {facts['processor']}, {facts['cores']} cores, Python {facts['python']}, {versions}, {facts['date']}",
-             f"# {command}"]  # fmt: skip
+             f"# {command(script)}"]  # fmt: skip
     lines += [f"# {line}" for line in note.splitlines()]
     lines += ["\t".join(header), *("\t".join(map(str, row)) for row in rows)]
     RESULTS.mkdir(exist_ok=True)

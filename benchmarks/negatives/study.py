@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from common import RESULTS, write_table
+from common import RESULTS, command, write_table
 from flatcoat.app.ablate import Runner, Variant, machine
 from flatcoat.app.ablate_report import averaged
 from flatcoat.app.html.study_report import study_report
@@ -161,7 +161,8 @@ def write(args: argparse.Namespace, runner: Runner, kept: Mapping[str, int], rec
             f"{max(50, round(steps * costs()[BASE] / cost))}" if args.equal else f"{cost:.0f}",
         ]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    lines += ["", "Δ and p: paired over queries, each one's values averaged over seeds.", "", stamp(), ""]
+    lines += ["", "Δ and p: paired over queries, each one's values averaged over seeds."]
+    lines += ["", f"`{command('negatives/study')}`", "", stamp(), ""]
     args.out.write_text("\n".join(lines), encoding="utf-8")
     shares = {name: held / documents for name, held in kept.items()}
     page = study_report(

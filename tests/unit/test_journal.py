@@ -275,6 +275,6 @@ def test_sequence_numbers_given_twice_are_compacted_by_place(tmp_path):
 
 def test_folders_made_are_on_disk_before_what_is_written_inside(tmp_path, monkeypatch):
     synced = []
-    monkeypatch.setattr(module, "_sync_folder", synced.append)
+    monkeypatch.setattr(module, "sync", synced.append)
     add(Journal(tmp_path / "one" / "live", FACTS), 1, "a")
     assert synced == [tmp_path, tmp_path / "one", tmp_path / "one" / "live"]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from flatcoat.checks.base import enforce
 from flatcoat.checks.belongs import belongs, same_vocabulary
@@ -46,26 +49,35 @@ def model_of(
     model: str, folder: IndexFolder, precision: str | None, device: str, allow: list[str] | None = None
 ) -> Any:
     """A model, set as it was when an index's documents were encoded. Raises Misuse or FlatcoatError where it is another."""
-    from flatcoat.models.base import Runtime, best_device
+    from flatcoat.models.base import runtime_of
     from flatcoat.models.checkpoint import fingerprint
 
-    of, holds = folder.facts["of"], _holds(folder)
+    of, kind = folder.facts["of"], holds(folder)
     given = fingerprint(model)
     if of.get("model") != given:  # a recipe may make another kind of a checkpoint than it says itself
-        _same_kind(model, folder, holds)
+        _same_kind(model, folder, kind)
     enforce(belongs(folder.path, of, model=given), allow or ())
-    load: Any = {"sparse": _sparse, "late": _late, "dense": _dense}[holds]
+    load: Any = {"sparse": _sparse, "late": _late, "dense": _dense}[kind]
     loaded = load(model, folder, allow)
     used = precision or of.get("precision", "fp32")
-    if used not in ("fp32", "bf16"):
-        raise Misuse(f"--precision {used}: want fp32 or bf16")
+    loaded.runtime = runtime_of(device, used)
     enforce(check_precision(folder.path, of, used))
-    loaded.runtime = Runtime(best_device(device), used)
+    _documents_as(loaded, of)
     loaded.to(loaded.runtime.device)
     return loaded
 
 
-def _holds(folder: IndexFolder) -> str:
+def _documents_as(model: Any, of: Mapping[str, Any]) -> None:
+    """Give the document side the settings that the index's documents were encoded with."""
+    said, tower = of.get("tower"), model.document
+    if said is None or said == json.loads(json.dumps(asdict(tower.settings))):
+        return
+    settings = type(tower.settings)(**{name: tuple(v) if isinstance(v, list) else v for name, v in said.items()})
+    parts = [tower.backbone, *([tower.projection] if hasattr(tower, "projection") else []), tower.tokenizer]
+    model.document = type(tower)(*parts, settings)
+
+
+def holds(folder: IndexFolder) -> Literal["dense", "sparse", "late"]:
     """The kind of model that an index holds vectors of."""
     if "holds" in folder.facts:  # behind an engine
         return folder.facts["holds"]
@@ -74,7 +86,7 @@ def _holds(folder: IndexFolder) -> str:
     return "late" if "tokens" in folder.facts else "dense"
 
 
-def _same_kind(model: str, folder: IndexFolder, holds: str) -> None:
+def _same_kind(model: str, folder: IndexFolder, wanted: str) -> None:
     """Refuse a model that gives other things than an index holds."""
     from flatcoat.models.load import kind_of
     from flatcoat.models.source import resolve
@@ -87,10 +99,10 @@ def _same_kind(model: str, folder: IndexFolder, holds: str) -> None:
             "then flatcoat rerank the run"
         )
     plain = kind == "sparse" and not (place / "modules.json").is_file()  # a masked-language model may be read as dense
-    if kind != holds and not (plain and holds == "dense"):
+    if kind != wanted and not (plain and wanted == "dense"):
         vectors = {"sparse": "sparse vectors", "late": "several vectors a text", "dense": "one dense vector a text"}
         raise Misuse(
-            f"{model} is a {kind} model, {folder.path} ({folder.kind}) holds {vectors[holds]}; want a {holds} model"
+            f"{model} is a {kind} model, {folder.path} ({folder.kind}) holds {vectors[wanted]}; want a {wanted} model"
         )
 
 

@@ -93,12 +93,11 @@ def encode(
     from flatcoat.checks.base import enforce
     from flatcoat.data.collection import open_collection
     from flatcoat.files import free_to_write
-    from flatcoat.models.base import Runtime, best_device
+    from flatcoat.models.base import runtime_of
     from flatcoat.models.load import kind_of
     from flatcoat.models.source import resolve
 
-    if precision not in ("fp32", "bf16"):
-        raise Misuse(f"--precision {precision}: want fp32 or bf16")
+    runtime = runtime_of("cpu" if workers else device, precision)
     folder = resolve(model)
     kind = kind_of(folder)
     if kind == "cross":
@@ -115,8 +114,8 @@ def encode(
     table = build.from_options(ModelTable, {"kind": kind, "start": model, **said})
     used = build.model(table, RuntimeTable())
     enforce(as_trained(table, used), allow or ())
-    used.runtime = Runtime("cpu" if workers else best_device(device), precision)
-    used.to(used.runtime.device)
+    used.runtime = runtime
+    used.to(runtime.device)
     asked = Asked(used, table, collection, opened, device, tracker(quiet), lambda text: say(text, quiet))
     made = encode_asked(out, asked, queries, workers)
     if isinstance(made, MultiFolder):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from flatcoat.app.progress import say, tracker
 from flatcoat.app.recipe import apply_change
 from flatcoat.app.samplers import drawing, mining_index, positives_by_query
 from flatcoat.app.tables import ModelTable
-from flatcoat.app.verbs_shards import Asked, Judge, mine_by_workers, negative_lines
+from flatcoat.app.verbs_shards import Asked, Judge, mine_by_workers, negative_line, negative_lines
 from flatcoat.data.collection import open_collection
 from flatcoat.data.store import Collection
 from flatcoat.data.trec import read_run
@@ -56,9 +55,9 @@ def mine(
     refuse = None
     if judge is not None:
         from flatcoat.app.denoise import refusing
-        from flatcoat.models.base import Runtime, best_device
+        from flatcoat.models.base import runtime_of
 
-        refuse = refusing(judge, judge_above, opened, rows, Runtime(best_device(device), precision))  # pyright: ignore
+        refuse = refusing(judge, judge_above, opened, rows, runtime_of(device, precision))
     mined = dig(
         index, queries, positives, settings,
         vectors=vectors, keys=pairs.keys, refuse=refuse, track=tracker(quiet),
@@ -144,16 +143,15 @@ class _RunIndex:
 
 def _loaded(model: str, precision: str, device: str) -> Any:
     """A model that can search, in its runtime."""
-    from flatcoat.models.base import Runtime, best_device
+    from flatcoat.models.base import runtime_of
     from flatcoat.models.load import load_model
 
-    if precision not in ("fp32", "bf16"):
-        raise Misuse(f"--precision {precision}: want fp32 or bf16")
+    runtime = runtime_of(device, precision)
     loaded: Any = load_model(model)
     if not hasattr(loaded, "document"):
         raise Misuse(f"{model}: a cross-encoder cannot search; mine with a dense, sparse or late-interaction model")
-    loaded.runtime = Runtime(best_device(device), precision)
-    return loaded.to(loaded.runtime.device)
+    loaded.runtime = runtime
+    return loaded.to(runtime.device)
 
 
 def _write(lines: list[str], out: str) -> None:
@@ -194,7 +192,7 @@ def _draw(
     )
     sampler.after_step(0, encode)
     encode.track = silent
-    lines, ids = [], opened.documents.ids
+    lines = []
     for start in range(0, len(rows), BLOCK):
         own = rows[start : start + BLOCK]
         first = np.array([answers[0] for answers in positives[start : start + BLOCK]])
@@ -203,11 +201,6 @@ def _draw(
             own.tolist(), drawn.rows, drawn.log_q, positives[start : start + BLOCK], strict=True
         ):
             kept = ~np.isin(pairs.keys[found], pairs.keys[answers])
-            record = {
-                "query_id": opened.queries.ids[row],
-                "negatives": [ids[int(d)] for d in found[kept]],
-                "log_q": [round(float(value), 6) for value in log_q[kept]],
-            }
-            lines.append(json.dumps(record, ensure_ascii=False) + "\n")
+            lines.append(negative_line(opened, row, found[kept], "log_q", log_q[kept]))
     _write(lines, out)
     say(f"negatives of {len(rows)} queries, drawn by {kind}", quiet)

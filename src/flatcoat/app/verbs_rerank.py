@@ -19,20 +19,20 @@ def rerank(
     model: str, run_file: Path, collection: str, k: int, out: str, split: str | None, precision: str, device: str, quiet: bool
 ) -> None:  # fmt: skip
     """`flatcoat rerank`."""
-    if precision not in ("fp32", "bf16"):
-        raise Misuse(f"--precision {precision}: want fp32 or bf16")
     if k < 1:
         raise Misuse(f"-k {k}: re-ranks nothing; want at least 1")
     if not run_file.is_file():
         raise Misuse(f"{run_file}: no such run; want MODEL RUN COLLECTION")
+    from flatcoat.models.base import runtime_of
+
+    runtime = runtime_of(device, precision)
     opened, run = open_collection(collection), read_run(run_file)
     if split is not None:
         run = _of_split(run, opened, split, run_file)
     missing_ids(run, opened, k, run_file, collection)
-    from flatcoat.models.base import Runtime, best_device
     from flatcoat.search.rerank import rerank as again
 
-    scorer = load_scorer(model, Runtime(best_device(device), precision))  # pyright: ignore[reportArgumentType]
+    scorer = load_scorer(model, runtime)
     made = again(run, scorer, _by_id(opened.queries), _by_id(opened.documents), k, track=tracker(quiet))
     if out == "-":
         sys.stdout.write(format_run(made, "flatcoat-rerank"))

@@ -177,10 +177,15 @@ def negative_lines(collection: Collection, rows: np.ndarray, mined: Mined) -> li
     lines = []
     for row, found, scores in zip(rows.tolist(), mined.rows, mined.scores, strict=True):
         kept = found >= 0
-        record = {
-            "query_id": collection.queries.ids[row],
-            "negatives": [collection.documents.ids[int(d)] for d in found[kept]],
-            "scores": [round(float(s), 6) for s in scores[kept]],
-        }
-        lines.append(json.dumps(record, ensure_ascii=False) + "\n")
+        lines.append(negative_line(collection, row, found[kept], "scores", scores[kept]))
     return lines
+
+
+def negative_line(collection: Collection, query: int, found: np.ndarray, name: str, values: np.ndarray) -> str:
+    """A query's negatives as a JSON line; `values` are a number each, said by `name`."""
+    record = {
+        "query_id": collection.queries.ids[query],
+        "negatives": [collection.documents.ids[int(row)] for row in found],
+        name: [round(float(value), 6) for value in values],
+    }
+    return json.dumps(record, ensure_ascii=False) + "\n"

@@ -53,6 +53,13 @@ class Runtime:
         return torch.autocast(self.device.split(":")[0], dtype=torch.bfloat16, enabled=self.precision == "bf16")
 
 
+def runtime_of(device: str, precision: str) -> Runtime:
+    """The runtime of a device and a precision by name. Raises Misuse where there is no such."""
+    if precision not in ("fp32", "bf16"):
+        raise Misuse(f"--precision {precision}: want fp32 or bf16")
+    return Runtime(best_device(device), precision)
+
+
 def best_device(wanted: str = "auto") -> str:
     """`auto` is the first CUDA device where there is one, else the CPU. Raises Misuse where `wanted` is not there."""
     if wanted == "auto":

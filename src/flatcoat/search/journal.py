@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from flatcoat.errors import FlatcoatError
-from flatcoat.files import atomic_file
+from flatcoat.files import atomic_file, sync
 from flatcoat.representations import Representation
 from flatcoat.search.packing import pack, taken, unpack
 
@@ -174,7 +174,7 @@ class Journal:
             file.write(_framed(json.dumps(said).encode(), b""))
             for frame in frames:
                 file.write(frame)
-        _sync_folder(self.folder)
+        sync(self.folder)
 
     def append(self, record: Record) -> None:
         """Write a record and wait until it is on disk; within `writing`, after `follow` was read to its end.
@@ -331,12 +331,4 @@ def _made(folder: Path) -> None:
     if not folder.is_dir():
         _made(folder.parent)
         folder.mkdir(exist_ok=True)
-        _sync_folder(folder.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        sync(folder.parent)

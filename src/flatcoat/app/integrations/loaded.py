@@ -57,17 +57,9 @@ class Held(Generic[T]):
         self._lock.release()
 
 
-def runtime_of(device: str, precision: str) -> Any:
-    """The `Runtime` of a device and a precision by name. Raises Misuse where there is no such."""
-    from flatcoat.models.base import Runtime, best_device
-
-    if precision not in ("fp32", "bf16"):
-        raise Misuse(f"precision {precision!r}: want fp32 or bf16")
-    return Runtime(best_device(device), precision)
-
-
 def load_encoder(source: str, kinds: Sequence[str], device: str = "auto", precision: str = "fp32") -> Any:
     """A model of one of `kinds` (dense, sparse, late), ready to encode. Raises Misuse where it is of another."""
+    from flatcoat.models.base import runtime_of
     from flatcoat.models.load import kind_of, load_model
     from flatcoat.models.source import resolve
 
@@ -84,6 +76,7 @@ def load_encoder(source: str, kinds: Sequence[str], device: str = "auto", precis
 def load_reranker(source: str, device: str = "auto", precision: str = "fp32") -> Any:
     """What scores pairs: a cross-encoder, or any model by its own score."""
     from flatcoat.app.verbs_rerank import load_scorer
+    from flatcoat.models.base import runtime_of
 
     return load_scorer(source, runtime_of(device, precision))
 

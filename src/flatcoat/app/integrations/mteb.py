@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from flatcoat.app.integrations.loaded import load_encoder, load_reranker, runtime_of
+from flatcoat.app.integrations.loaded import load_encoder, load_reranker
 from flatcoat.errors import FlatcoatError, Misuse, need
 from flatcoat.records import full_text
 from flatcoat.representations import MultiVector, Representation, Sparse
@@ -28,6 +28,7 @@ def mteb_model(source: str, *, name: str | None = None, device: str = "auto", pr
         Misuse: mteb is not installed, there is no such model, or the name has no owner.
     """
     need("mteb", "mteb")
+    from flatcoat.models.base import runtime_of
     from flatcoat.models.load import kind_of
     from flatcoat.models.source import resolve
 

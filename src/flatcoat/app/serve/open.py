@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from flatcoat.app.cascade import beside
-from flatcoat.app.opening import model_of, of_run
+from flatcoat.app.opening import holds, model_of, of_run
 from flatcoat.app.recipe import load_recipe
 from flatcoat.app.tables import Recipe
 from flatcoat.checks.base import enforce
@@ -117,7 +116,7 @@ def _reranker(folder: Path, wanted: str | None, precision: str | None, device: s
     name = next(iter(there), NONE) if wanted is None else wanted
     if name == NONE:
         return None, None
-    from flatcoat.models.base import Runtime, best_device
+    from flatcoat.models.base import runtime_of
     from flatcoat.models.cross_checkpoint import is_cross, load_cross
     from flatcoat.models.source import resolve
 
@@ -125,7 +124,7 @@ def _reranker(folder: Path, wanted: str | None, precision: str | None, device: s
     if not is_cross(resolve(source)):
         raise Misuse(f"{source} is not a cross-encoder; it has {', '.join(there) or 'none of its own'}")
     model = load_cross(source)
-    model.runtime = Runtime(best_device(device), precision or "fp32")  # pyright: ignore[reportArgumentType]
+    model.runtime = runtime_of(device, precision or "fp32")
     return name, model.to(model.runtime.device)
 
 
@@ -148,28 +147,14 @@ def _encoding(
     source: str, folder: IndexFolder, models: dict[str, Encoding], precision: str | None, device: str
 ) -> Encoding:
     """The model that an index's documents were encoded with; indexes of the same share it."""
-    index: Any = folder.index
-    of = folder.facts["of"]
-    late = isinstance(index, MaxSimExact) or folder.kind == "multivector"
-    kind = "late" if late else "sparse" if isinstance(index, InvertedIndex) else "dense"
-    kept = stored(folder.index) if late else None
+    of, kind, index = folder.facts["of"], holds(folder), folder.index
+    kept = stored(index) if kind == "late" else None
     names = ("model", "tower", "query_tower", "precision", "queries")
     key = f"{kind}:{digest([*(of.get(name) for name in names), precision, str(kept)])[:16]}"
     if key not in models:
         model = model_of(source, folder, precision, device)
-        _documents_as(model, of)
         models[key] = Encoding(key, kind, str(of.get("model_source", source)), model, kept)
     return models[key]
-
-
-def _documents_as(model: Any, of: Mapping[str, Any]) -> None:
-    """Give the document side the settings that the index's documents were encoded with."""
-    said, tower = of.get("tower"), model.document
-    if said is None or said == json.loads(json.dumps(asdict(tower.settings))):
-        return
-    settings = type(tower.settings)(**{name: tuple(v) if isinstance(v, list) else v for name, v in said.items()})
-    parts = [tower.backbone, *([tower.projection] if hasattr(tower, "projection") else []), tower.tokenizer]
-    model.document = type(tower)(*parts, settings).to(model.runtime.device)
 
 
 def _twin(run: Path, folder: IndexFolder) -> Callable[[], Any] | None:
