@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from flatcoat.index.sparse_kernels import compiled
+from flatcoat.simd import compiled
 
 STRIDE = 64  # scores that are looked at together: mostly none of them is among the best
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from flatcoat.index.multivector_kernels import NONE, pack
 from flatcoat.index.multivector_simd import LANES, TILE, nearest_bytes
-from flatcoat.index.sparse_kernels import compiled
+from flatcoat.simd import compiled
 
 CELLS = 2048  # centroids that stay in the cache while vectors pass by
 

@@ -12,7 +12,8 @@ import numpy as np
 
 from flatcoat.errors import need
 from flatcoat.index.multivector_simd import LANES, TILE, products, raise_bytes, raise_reals, top_bytes, unfold, widen
-from flatcoat.index.sparse_kernels import LOW32, U32, compiled, offer
+from flatcoat.index.sparse_kernels import LOW32, U32, offer
+from flatcoat.simd import compiled
 
 numba: Any = need("numba", "search")
 NONE = np.float32(-np.inf)

@@ -15,6 +15,8 @@ from collections.abc import Callable
 from typing import Any
 
 from flatcoat.errors import need
+from flatcoat.simd import Writer, has
+from flatcoat.simd import written as _typed
 
 numba: Any = need("numba", "search")
 LANES, TILE, WIDE = 32, 4, 16  # lanes a tile, tokens a tile, 32-bit numbers a vector
@@ -22,44 +24,13 @@ LANES, TILE, WIDE = 32, 4, 16  # lanes a tile, tokens a tile, 32-bit numbers a v
 
 def has_vnni() -> bool:
     """Whether the processor that numba writes for multiplies bytes by sixty-fours."""
-    from llvmlite import binding
-    from numba.core import config
-
-    asked = getattr(config, "CPU_FEATURES", None)
-    if asked is not None:
-        return "+avx512vnni" in asked
-    return bool(binding.get_host_cpu_features().get("avx512vnni", False))
+    return has("avx512vnni")
 
 
-class _Writer:
+class _Writer(Writer):
     """Writes LLVM instructions of one tile: `TILE` rows of `LANES` / `WIDE` vectors."""
 
-    def __init__(self, context: Any, builder: Any):
-        from llvmlite import ir
-
-        self.ir, self.context, self.builder = ir, context, builder
-        self.word, self.byte, self.real, self.size = ir.IntType(32), ir.IntType(8), ir.FloatType(), ir.IntType(64)
-        self.words, self.reals = ir.VectorType(self.word, WIDE), ir.VectorType(self.real, WIDE)
-        self.parts = LANES // WIDE
-
-    def data(self, kind: Any, value: Any) -> Any:
-        """The address of an array's first element."""
-        return self.builder.ptrtoint(self.context.make_array(kind)(self.context, self.builder, value).data, self.size)
-
-    def n(self, value: int) -> Any:
-        return self.ir.Constant(self.size, value)
-
-    def at(self, base: Any, index: Any, step: int | Any) -> Any:
-        """The address `index` × `step` bytes on."""
-        step = self.n(step) if isinstance(step, int) else step
-        return self.builder.add(base, self.builder.mul(index, step))
-
-    def load(self, address: Any, kind: Any, align: int = 4) -> Any:
-        pointer = self.builder.inttoptr(address, kind.as_pointer())
-        return self.builder.load(pointer, align=align, typ=kind)
-
-    def store(self, value: Any, address: Any, align: int = 4) -> None:
-        self.builder.store(value, self.builder.inttoptr(address, value.type.as_pointer()), align=align)
+    parts = LANES // WIDE
 
     def spread_byte(self, value: Any, kind: Any) -> Any:
         """A byte, or a vector of it where `kind` is one."""
@@ -69,38 +40,6 @@ class _Writer:
         one = self.builder.insert_element(none, value, self.ir.Constant(self.word, 0))
         zeros = self.ir.Constant(self.ir.VectorType(self.word, kind.count), [0] * kind.count)
         return self.builder.shuffle_vector(one, none, zeros)
-
-    def splat(self, value: Any, kind: Any) -> Any:
-        one = self.builder.insert_element(
-            self.ir.Constant(kind, self.ir.Undefined), value, self.ir.Constant(self.word, 0)
-        )
-        zeros = self.ir.Constant(self.ir.VectorType(self.word, WIDE), [0] * WIDE)
-        return self.builder.shuffle_vector(one, self.ir.Constant(kind, self.ir.Undefined), zeros)
-
-    def call(self, name: str, result: Any, *values: Any) -> Any:
-        from numba.core import cgutils
-
-        kind = self.ir.FunctionType(result, [value.type for value in values])
-        return self.builder.call(cgutils.get_or_insert_function(self.builder.module, kind, name), values)
-
-    def loop(self, count: Any, zero: Any, body: Callable[[Any, list[Any]], list[Any]]) -> list[Any]:
-        """Carry `TILE` × `parts` vectors through `count` (at least 1) turns of `body`."""
-        before = self.builder.block
-        turn, done = (self.builder.append_basic_block(name) for name in ("turn", "done"))
-        self.builder.branch(turn)
-        self.builder.position_at_end(turn)
-        index = self.builder.phi(self.size)
-        held = [self.builder.phi(zero.type) for _ in range(TILE * self.parts)]
-        index.add_incoming(self.n(0), before)
-        for one in held:
-            one.add_incoming(zero, before)
-        made, after = body(index, held), self.builder.add(index, self.n(1))
-        index.add_incoming(after, self.builder.block)
-        for one, new in zip(held, made, strict=True):
-            one.add_incoming(new, self.builder.block)
-        self.builder.cbranch(self.builder.icmp_signed("<", after, count), turn, done)
-        self.builder.position_at_end(done)
-        return made
 
     def four(self, base: Any, width: Any, first: Any, last: Any) -> tuple[list[Any], list[Any]]:
         """Four tokens from `first` on and their addresses; past `last` it is `last` again, which changes no maximum."""
@@ -123,7 +62,7 @@ class _Writer:
                     made.append((self.fused if vnni else self.plain)(held[t * self.parts + p], four, lanes[p]))
             return made
 
-        return self.loop(groups, self.ir.Constant(self.words, [0] * WIDE), body)
+        return self.loop(groups, [self.ir.Constant(self.words, [0] * WIDE)] * (TILE * self.parts), body)
 
     def fused(self, total: Any, bytes_: Any, weights: Any) -> Any:
         from llvmlite import binding
@@ -153,10 +92,10 @@ class _Writer:
             for t, token in enumerate(tokens):
                 one = self.splat(self.load(self.at(token, d, 4), self.real), self.reals)
                 for p in range(self.parts):
-                    made.append(self.call("llvm.fmuladd.v16f32", self.reals, one, lanes[p], held[t * self.parts + p]))
+                    made.append(self.fma(one, lanes[p], held[t * self.parts + p]))
             return made
 
-        return self.loop(dim, self.ir.Constant(self.reals, [0.0] * WIDE), body)
+        return self.loop(dim, [self.ir.Constant(self.reals, [0.0] * WIDE)] * (TILE * self.parts), body)
 
     def lanes(self, base: Any, kind: Any) -> list[Any]:
         """The vectors of `LANES` numbers at an address."""
@@ -193,21 +132,8 @@ class _Writer:
 
 
 def _written(write: Callable[..., Any], result: str = "void") -> Callable[..., Any]:
-    """What an intrinsic gives back: its types, and the code that `write(writer, *addresses or numbers)` makes."""
-    from numba.core import types
-
-    def typed(*kinds: Any) -> Any:
-        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            writer = _Writer(context, builder)
-            pairs = zip(signature.args, arguments, strict=True)
-            given = [writer.data(k, v) if isinstance(k, types.Array) else v for k, v in pairs]
-            made = write(writer, *given)
-            return context.get_dummy_value() if made is None else made
-
-        whole = [kind if isinstance(kind, types.Array | types.UniTuple) else types.int64 for kind in kinds]
-        return getattr(types, result)(*whole), generate
-
-    return typed
+    """`simd.written` with this module's writer."""
+    return _typed(write, result, _Writer, WIDE)
 
 
 def _raise_bytes(vnni: Callable[[], bool]) -> Any:

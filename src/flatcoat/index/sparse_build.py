@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from flatcoat.index.sparse_kernels import DENSE, GAPS, compiled
+from flatcoat.index.sparse_kernels import DENSE, GAPS
+from flatcoat.simd import compiled
 
 FAR = 255  # the farthest that one word of gaps reaches
 

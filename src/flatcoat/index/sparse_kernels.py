@@ -13,29 +13,15 @@ A block's scores are 32-bit integers that stay in the first-level cache while ev
 
 from __future__ import annotations
 
-import inspect
-from typing import Any
-
 import numpy as np
 
-from flatcoat.errors import need
-
-numba: Any = need("numba", "search")
+from flatcoat.simd import compiled
 
 BLOCK = 8192
 CHUNK = 128
 NUMBERS, GAPS, DENSE = 0, 1, 2
 LOW32 = np.uint64(0xFFFFFFFF)
 U0, U8, U32, U255 = np.uint64(0), np.uint64(8), np.uint64(32), np.uint64(255)
-
-
-def compiled(function: Any) -> Any:
-    """`numba.njit` without the lock of the interpreter, kept on disk where a folder for it can be written."""
-    plain = inspect.unwrap(function)  # what checks types in tests would not compile
-    try:
-        return numba.njit(nogil=True, cache=True)(plain)
-    except RuntimeError:  # numba finds no folder to keep it in
-        return numba.njit(nogil=True)(plain)
 
 
 @compiled

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from flatcoat.mining.sg_kernels import below, dot, quick
+from flatcoat.mining.sg_kernels import below, dot
+from flatcoat.simd import quick
 
 SLACK = np.float32(1e-5)  # of a cosine in single precision: what is on the edge stays
 

@@ -7,23 +7,9 @@ therefore one stretch that begins at it.
 
 from __future__ import annotations
 
-import inspect
-from typing import Any
-
 import numpy as np
 
-from flatcoat.errors import need
-
-numba: Any = need("numba", "search")
-
-
-def quick(function: Any) -> Any:
-    """`numba.njit` without the lock of the interpreter, sums in any order, kept on disk where a folder for it can be written."""
-    plain = inspect.unwrap(function)  # what checks types in tests would not compile
-    try:
-        return numba.njit(nogil=True, fastmath=True, cache=True)(plain)
-    except RuntimeError:  # numba finds no folder to keep it in
-        return numba.njit(nogil=True, fastmath=True)(plain)
+from flatcoat.simd import quick
 
 
 @quick

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from flatcoat.index.sparse_kernels import compiled as exact
 from flatcoat.mining.sg_kernels import dot
+from flatcoat.simd import compiled as exact
 
 
 @exact
