@@ -14,12 +14,18 @@ from typing import Any
 RESULTS = Path(__file__).parent / "results"
 
 
-def alternate(script: str, names: list[str], rounds: int, extra: list[str]) -> dict[str, list[dict[str, Any]]]:
-    """Run `script --one NAME` in a fresh process, A B A B, and gather the JSON line that each prints."""
+def alternate(
+    script: str, names: list[str], rounds: int, extra: list[str], interpreters: dict[str, str] | None = None
+) -> dict[str, list[dict[str, Any]]]:
+    """Run `script --one NAME` in a fresh process, A B A B, and gather the JSON line that each prints.
+
+    Names in `interpreters` run by another Python.
+    """
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
     for number in range(rounds):
         for name in names if number % 2 == 0 else names[::-1]:
-            done = subprocess.run([sys.executable, script, "--one", name, *extra], capture_output=True, text=True)
+            python = (interpreters or {}).get(name, sys.executable)
+            done = subprocess.run([python, script, "--one", name, *extra], capture_output=True, text=True)
             if done.returncode:
                 raise SystemExit(f"{name}: {done.stderr[-2000:]}")
             found[name].append(json.loads(done.stdout.strip().splitlines()[-1]))

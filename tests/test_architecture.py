@@ -12,7 +12,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "src" / "flatcoat"
-GROUND = {"errors", "records", "representations", "files", "columns", "vectors", "sparse_vectors", "multi_vectors"}
+GROUND = {"errors", "records", "representations", "files", "columns", "vectors", "sparse_vectors", "multi_vectors",
+          "simd"}  # fmt: skip
 MAY = {
     "ground": set(),
     "data": {"ground"},

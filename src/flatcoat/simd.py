@@ -25,8 +25,8 @@ def compiled(function: Any, **options: Any) -> Any:
 
 
 def quick(function: Any) -> Any:
-    """`compiled`, with sums in any order."""
-    return compiled(function, fastmath=True)
+    """`compiled`, with sums in any order; a division by zero is infinite, as in numpy, so that loops need no check of it."""
+    return compiled(function, fastmath=True, error_model="numpy")
 
 
 def inlined(function: Any) -> Any:
@@ -98,6 +98,14 @@ class Writer:
     def fma(self, left: Any, right: Any, total: Any) -> Any:
         """The sum left × right + total, as one operation where the processor has it."""
         return self.call(f"llvm.fmuladd.v{self.wide}f32", self.reals, left, right, total)
+
+    def greater(self, left: Any, right: Any) -> Any:
+        """The greater of two numbers, lane by lane; the right one where either is not a number."""
+        return self.builder.select(self.builder.fcmp_ordered(">", left, right), left, right)
+
+    def lesser(self, left: Any, right: Any) -> Any:
+        """The lesser of two numbers, lane by lane; the right one where either is not a number."""
+        return self.builder.select(self.builder.fcmp_ordered("<", left, right), left, right)
 
     def least(self, left: Any, right: Any) -> Any:
         """The lesser of two whole numbers."""

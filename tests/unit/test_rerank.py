@@ -183,7 +183,7 @@ def test_bad_input_gets_one_line(cross, first, toy, tmp_path):
     for run, settings, said in (
         (lost, {}, "1 of its 6 documents are not of .*, for example 'nowhere'"),
         (path, {"k": 0}, "-k 0: re-ranks nothing"),
-        (path, {"precision": "int8"}, "--precision int8: want fp32 or bf16"),
+        (path, {"precision": "int4"}, "--precision int4: want fp32, bf16 or int8"),
         (tmp_path / "none.trec", {}, "no such run; want MODEL RUN COLLECTION"),
     ):
         with pytest.raises(FlatcoatError, match=said) as caught:

@@ -158,7 +158,7 @@ def search(
     k: Annotated[int | None, typer.Option("-k", help="Documents a query: 10 for a question, 1000 for a split.")] = None,
     out: Annotated[str, typer.Option(help="TREC run; - is stdout.")] = "-",
     name: Annotated[str | None, typer.Option(help="Which index of a run's folder.")] = None,
-    precision: Annotated[str | None, typer.Option(help="fp32 or bf16; as the documents, unless said.")] = None,
+    precision: Annotated[str | None, typer.Option(help="fp32, bf16 or int8; as the documents, unless said.")] = None,
     device: Device = "auto", skip_self: Annotated[bool, typer.Option(help="Drop a document with the query's id.")] = False,
     allow: Allow = None, as_json: Json = False, quiet: Quiet = False,
 ) -> None:  # fmt: skip

@@ -21,7 +21,7 @@ CollectionName = Annotated[
 Html = Annotated[Path | None, typer.Option(help="Also write a report as one HTML file.")]
 ModelName = Annotated[str, typer.Argument(help="A folder, a Hub id, or pypi:DISTRIBUTION.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
-Precision = Annotated[str, typer.Option(help="fp32 or bf16.")]
+Precision = Annotated[str, typer.Option(help="fp32, bf16 or int8.")]
 Workers = Annotated[
     str | None, typer.Option(help="Divide the work: a number of processes, ray:local[:N], or ray://HOST:PORT[/N].")
 ]

@@ -40,7 +40,7 @@ def serve(
     max_body: Annotated[int, typer.Option(help="Bytes of a request.")] = 2_000_000,
     max_query: Annotated[int, typer.Option(help="Characters of a query.")] = 4000,
     max_concurrent: Annotated[int, typer.Option(help="Requests at once, a worker.")] = 256,
-    precision: Annotated[str | None, typer.Option(help="fp32 or bf16; as the documents, unless said.")] = None,
+    precision: Annotated[str | None, typer.Option(help="fp32, bf16 or int8; as the documents, unless said.")] = None,
     device: Device = "auto", threads: Annotated[int | None, typer.Option(help="Of one worker's model.")] = None,
     quiet: Quiet = False,
 ) -> None:  # fmt: skip

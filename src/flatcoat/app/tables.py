@@ -26,9 +26,9 @@ class RuntimeTable(Table):
     """How it is run. bf16 moves scores by about 1e-3; the report says what precision made it."""
 
     device: str = "auto"
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["fp32", "bf16", "int8"] = "fp32"
     training_precision: Literal["fp32", "bf16"] = "fp32"
-    batch_tokens: int = Field(default=2048, ge=16)
+    batch_tokens: int = Field(default=0, ge=0)
     training_batch_tokens: int = Field(default=4096, ge=16)
     gradient_checkpointing: bool = False
 

@@ -30,8 +30,8 @@ def serve(
     folder = _folder(folder)
     _numbers({"--workers": workers, "--max-k": max_k, "--max-body": max_body, "--max-query": max_query,
               "--max-concurrent": max_concurrent, "--threads": threads}, port)  # fmt: skip
-    if precision not in (None, "fp32", "bf16"):
-        raise Misuse(f"--precision {precision}: want fp32 or bf16")
+    if precision not in (None, "fp32", "bf16", "int8"):
+        raise Misuse(f"--precision {precision}: want fp32, bf16 or int8")
     if keys is not None and no_keys:
         raise Misuse("--keys and --no-keys: say one of them")
     private = is_loopback(host)

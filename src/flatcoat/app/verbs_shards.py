@@ -72,7 +72,7 @@ def _encode(
     kind = asked.table.kind
     runtime = asked.model.runtime
     keyed = {**facts, "rows": rows, "ids": digest(ids) if split else None, "kind": kind, "stored": stored}
-    keyed |= {"device": crew.device, "batch_tokens": runtime.batch_tokens}
+    keyed |= {"device": crew.device, "batch_tokens": runtime.tokens}
     plan = plan_of(path.with_name(f"{path.name}.shards"), keyed, len(ids), WINDOW)
     job = {
         **sources(asked.table, asked.table.start, asked.name, asked.collection, facts["model"], runtime),

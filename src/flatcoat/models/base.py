@@ -12,7 +12,7 @@ import torch
 from flatcoat.errors import Misuse
 from flatcoat.representations import Representation
 
-Precision = Literal["fp32", "bf16"]
+Precision = Literal["fp32", "bf16", "int8"]
 
 
 @runtime_checkable
@@ -39,14 +39,24 @@ class Scorer(Protocol):
 
 @dataclass(frozen=True)
 class Runtime:
-    """How a model is run; not part of the model, though bf16 moves its vectors by about 1e-3.
+    """How a model is run; not part of the model, though bf16 moves its vectors by about 1e-3 and int8 by about 1e-2.
 
-    `batch_tokens` bounds rows × length of one forward pass.
+    `batch_tokens` bounds rows × length of one forward pass; 0 leaves it to the device. `int8` is for encoding on a CPU.
     """
 
     device: str = "cpu"
     precision: Precision = "fp32"
-    batch_tokens: int = 2048
+    batch_tokens: int = 0
+
+    @property
+    def on_cpu(self) -> bool:
+        """Whether the device is the CPU."""
+        return self.device.startswith("cpu")
+
+    @property
+    def tokens(self) -> int:
+        """The bound of rows × length: as said, or what stays in a core's cache, or what fills a graphics card."""
+        return self.batch_tokens or (1024 if self.on_cpu else 32768)
 
     def autocast(self) -> torch.autocast:
         """The context of a forward pass."""
@@ -55,9 +65,12 @@ class Runtime:
 
 def runtime_of(device: str, precision: str) -> Runtime:
     """The runtime of a device and a precision by name. Raises Misuse where there is no such."""
-    if precision not in ("fp32", "bf16"):
-        raise Misuse(f"--precision {precision}: want fp32 or bf16")
-    return Runtime(best_device(device), precision)
+    found = best_device(device)
+    if precision not in ("fp32", "bf16", "int8"):
+        raise Misuse(f"--precision {precision}: want fp32, bf16 or int8")
+    if precision == "int8" and not found.startswith("cpu"):
+        raise Misuse("--precision int8: is for the CPU; want bf16 on a graphics card")
+    return Runtime(found, precision)
 
 
 def best_device(wanted: str = "auto") -> str:

@@ -97,9 +97,14 @@ class LateTower(TextTower):
         seen = self.attended(ids, mask)
         return self.read(self.backbone(input_ids=ids, attention_mask=seen).last_hidden_state, ids, mask)
 
+    @property
+    def sees_less(self) -> bool:
+        """Whether tokens are hidden from attention whose own vectors are wanted: expansion that is not attended."""
+        return self.fill_id is not None and not self.settings.attend_expansion
+
     def attended(self, ids: Int[Tensor, "b t"], mask: Int[Tensor, "b t"] | None) -> Int[Tensor, "b t"] | None:
         """The attention mask: `mask` without the expansion, where that is not attended."""
-        if self.fill_id is None or self.settings.attend_expansion:
+        if not self.sees_less or self.fill_id is None:
             return mask
         present = torch.ones_like(ids) if mask is None else mask
         return present.masked_fill(expanded(ids, present.bool(), self.fill_id), 0)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from flatcoat.errors import FlatcoatError
 from flatcoat.models.base import Runtime
-from flatcoat.models.encode import WINDOW, batches_by_length, pad
+from flatcoat.models.encode import WINDOW, each_batch
 from flatcoat.models.texts import TextTower
 
 Activation = Literal["identity", "sigmoid"]
@@ -214,11 +214,11 @@ def score_window(tower: CrossTower, pairs: Sequence[Pair], runtime: Runtime) -> 
     """Logits [pair] of one window of pairs, float32."""
     rows = tower.tokenize(pairs)
     out = np.empty(len(pairs), dtype=np.float32)
-    for batch in batches_by_length([len(row) for row in rows], runtime.batch_tokens):
-        ids, mask = pad([rows[i] for i in batch], tower.pad_id, runtime.device)
-        with runtime.autocast():
-            scores = tower(ids, mask)
+
+    def take(batch: list[int], scores: Tensor) -> None:
         out[batch] = scores.float().cpu().numpy()
+
+    each_batch(tower, rows, runtime, take)
     return out
 
 

@@ -7,20 +7,38 @@ Texts are taken a window at a time, tokenised together, sorted by length and cut
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Protocol, TypeVar, runtime_checkable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from flatcoat.models.base import Runtime
+from flatcoat.models.fast.network import quickly
+from flatcoat.models.fast.threads import alone
 from flatcoat.records import Track, silent
 
 WINDOW = 4096
+SHARE = 256  # tokens that are worth a batch of their own
 
 
 @runtime_checkable
-class Tokens(Protocol):
+class Reads(Protocol):
+    """A tower, as far as a batch of tokens needs it."""
+
+    @property
+    def pad_id(self) -> int:
+        """The token id that padding is made of."""
+        ...
+
+    def __call__(self, ids: Tensor, mask: Tensor | None) -> Any:
+        """What is made of padded tokens."""
+        ...
+
+
+@runtime_checkable
+class Tokens(Reads, Protocol):
     """A tower, as far as encoding needs it."""
 
     @property
@@ -28,17 +46,8 @@ class Tokens(Protocol):
         """Dimensions of a vector."""
         ...
 
-    @property
-    def pad_id(self) -> int:
-        """The token id that padding is made of."""
-        ...
-
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text."""
-        ...
-
-    def __call__(self, ids: Tensor, mask: Tensor | None) -> Tensor:
-        """Vectors of padded tokens."""
         ...
 
     def train(self, mode: bool = True) -> object:
@@ -70,16 +79,44 @@ def batches_by_length(lengths: Sequence[int], batch_tokens: int) -> Iterator[lis
         start += size
 
 
-@torch.inference_mode()
+def each_batch(tower: Reads, rows: list[list[int]], runtime: Runtime, take: Callable[[list[int], Any], None]) -> None:
+    """Hand `take` the positions of each batch of token rows and what the tower makes of them, without gradient.
+
+    On a CPU batches go side by side, one a thread of torch's, each on one core: no core waits for another within a
+    batch. Which texts share a batch does not depend on how many threads there are.
+    """
+
+    def work(batch: list[int]) -> None:
+        with torch.inference_mode():
+            ids, mask = pad([rows[i] for i in batch], tower.pad_id, runtime.device)
+            with runtime.autocast():
+                made = tower(ids, mask)
+            take(batch, made)
+
+    lengths, threads = [len(row) for row in rows], torch.get_num_threads()
+    limit = min(runtime.tokens, max(SHARE, sum(lengths) // 8)) if runtime.on_cpu else runtime.tokens
+    batches = list(batches_by_length(lengths, limit))
+    with quickly(getattr(tower, "backbone", None), runtime, whole=not getattr(tower, "sees_less", False)):
+        if not runtime.on_cpu or min(threads, len(batches)) < 2:
+            for batch in batches:
+                work(batch)
+            return
+        with ThreadPoolExecutor(threads, initializer=alone) as pool:
+            try:
+                for _ in pool.map(work, batches):
+                    pass
+            finally:
+                pool.shutdown(cancel_futures=True)
+
+
 def encode_window(tower: Tokens, texts: Sequence[str], runtime: Runtime) -> np.ndarray:
     """Vectors [text, dim] of one window of texts, float32."""
-    rows = tower.tokenize(texts)
     out = np.empty((len(texts), tower.dim), dtype=np.float32)
-    for batch in batches_by_length([len(row) for row in rows], runtime.batch_tokens):
-        ids, mask = pad([rows[i] for i in batch], tower.pad_id, runtime.device)
-        with runtime.autocast():
-            vectors = tower(ids, mask)
+
+    def take(batch: list[int], vectors: Tensor) -> None:
         out[batch] = vectors.float().cpu().numpy()
+
+    each_batch(tower, tower.tokenize(texts), runtime, take)
     return out
 
 

@@ -19,7 +19,7 @@ import torch
 from flatcoat.errors import FlatcoatError
 from flatcoat.files import atomic_file, only_writer, write_json
 from flatcoat.models.base import Runtime
-from flatcoat.models.encode import WINDOW, Tokens, batches_by_length, pad, windows
+from flatcoat.models.encode import WINDOW, Tokens, each_batch, windows
 from flatcoat.multi_vectors import TYPES, MultiFolder, Precision, write_multi_parts
 from flatcoat.records import Track, silent
 from flatcoat.representations import MultiVector
@@ -30,14 +30,14 @@ def encode_multi_window(tower: Tokens, texts: Sequence[str], runtime: Runtime) -
     """Token vectors of one window of texts, float32. The tower gives `tokens` and which of them are `present`."""
     rows = tower.tokenize(texts)
     items: list[np.ndarray] = [np.zeros((0, tower.dim), np.float32)] * len(texts)
-    for batch in batches_by_length([len(row) for row in rows], runtime.batch_tokens):
-        ids, mask = pad([rows[i] for i in batch], tower.pad_id, runtime.device)
-        with runtime.autocast():
-            made: Any = tower(ids, mask)
+
+    def take(batch: list[int], made: Any) -> None:
         sizes = made["present"].sum(1).tolist()
         vectors = made["tokens"][made["present"]].float().cpu().numpy()
         for i, item in zip(batch, np.split(vectors, np.cumsum(sizes)[:-1]), strict=True):
             items[i] = item
+
+    each_batch(tower, rows, runtime, take)
     return MultiVector.of(items, tower.dim)
 
 

@@ -14,11 +14,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from flatcoat.errors import FlatcoatError
 from flatcoat.files import atomic_file, only_writer, write_json
 from flatcoat.models.base import Runtime
-from flatcoat.models.encode import WINDOW, Tokens, batches_by_length, pad, windows
+from flatcoat.models.encode import WINDOW, Tokens, each_batch, windows
 from flatcoat.records import Track, silent
 from flatcoat.representations import Sparse
 from flatcoat.sparse_vectors import SparseFolder, write_sparse
@@ -30,14 +31,14 @@ def encode_sparse_window(tower: Tokens, texts: Sequence[str], runtime: Runtime) 
     rows = tower.tokenize(texts)
     terms: list[np.ndarray] = [np.zeros(0, np.int32)] * len(texts)
     weights: list[np.ndarray] = [np.zeros(0, np.float32)] * len(texts)
-    for batch in batches_by_length([len(row) for row in rows], runtime.batch_tokens):
-        ids, mask = pad([rows[i] for i in batch], tower.pad_id, runtime.device)
-        with runtime.autocast():
-            found = tower(ids, mask).float()
-        made = Sparse.of(found.cpu().numpy())
+
+    def take(batch: list[int], found: Tensor) -> None:
+        made = Sparse.of(found.float().cpu().numpy())
         for place, i in enumerate(batch):
             entries = slice(int(made.start[place]), int(made.start[place + 1]))
             terms[i], weights[i] = made.terms[entries], made.weights[entries]
+
+    each_batch(tower, rows, runtime, take)
     start = np.concatenate([np.zeros(1, np.int64), np.cumsum([len(t) for t in terms], dtype=np.int64)])
     empty = [np.zeros(0, np.int32)], [np.zeros(0, np.float32)]
     return Sparse(start, np.concatenate(empty[0] + terms), np.concatenate(empty[1] + weights), tower.dim)

@@ -29,6 +29,7 @@ from flatcoat.files import remove_folder
 from flatcoat.models.backbone import longest
 from flatcoat.models.base import Runtime
 from flatcoat.models.encode import batches_by_length, pad
+from flatcoat.models.fast.training import trained_quickly
 from flatcoat.models.retromae import masked_model
 from flatcoat.models.texts import TextTower
 from flatcoat.objectives.masked import blocked_nll
@@ -220,10 +221,11 @@ class PostTraining:
         sums = torch.zeros(
             1, 2, 2, dtype=torch.float64, device=self.runtime.device
         )  # (loss, right) of (encoder, decoder)
-        for part in batches_by_length([len(text.ids) for text in texts], self.runtime.batch_tokens):
-            parts = self._losses([texts[i] for i in part])
-            if learn:
-                sum(nll.sum() / totals[i] for i, (nll, _) in enumerate(parts)).backward()  # pyright: ignore[reportAttributeAccessIssue]
+        for part in batches_by_length([len(text.ids) for text in texts], self.runtime.tokens):
+            with trained_quickly(self.model, self.runtime):
+                parts = self._losses([texts[i] for i in part])
+                if learn:
+                    sum(nll.sum() / totals[i] for i, (nll, _) in enumerate(parts)).backward()  # pyright: ignore[reportAttributeAccessIssue]
             for i, (nll, hit) in enumerate(parts):
                 sums[0, 0, i] += nll.detach().double().sum()
                 sums[0, 1, i] += hit.sum()

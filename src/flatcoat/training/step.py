@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from flatcoat.models.encode import batches_by_length, pad
+from flatcoat.models.fast.training import trained_quickly
 from flatcoat.objectives.total import Evidence, Term, total
 from flatcoat.training.processes import Processes
 from flatcoat.training.student import Batch, Student
@@ -61,10 +62,11 @@ def gradient(
     scale: float = 1.0,
 ) -> Outcome:
     """Add the gradient of `scale` × the batch's loss to the parameters' `.grad`; give the loss unscaled."""
-    evidence, leaves, backward = _observe(student, batch, processes, _remembered if cached else _kept)
-    loss, parts = total(terms, evidence, step)
-    (scale * loss).backward()
-    backward({name: _own(value, processes) for name, value in leaves.items() if value.requires_grad}, False)
+    with trained_quickly(student.module, student.runtime):
+        evidence, leaves, backward = _observe(student, batch, processes, _remembered if cached else _kept)
+        loss, parts = total(terms, evidence, step)
+        (scale * loss).backward()
+        backward({name: _own(value, processes) for name, value in leaves.items() if value.requires_grad}, False)
     negatives = (evidence.allowed.sum(1) - 1).float().mean()
     values = {name: value.item() for name, value in parts.items()}
     return Outcome(loss.item(), values, negatives.item(), evidence)
@@ -113,7 +115,7 @@ def _observe(
 def _chunks(student: Student, tokens: Mapping[str, list[list[int]]]) -> Iterator[Chunk]:
     for name, rows in tokens.items():
         pad_id = student.towers()[name].pad_id
-        for chosen in batches_by_length([len(row) for row in rows], student.runtime.batch_tokens):
+        for chosen in batches_by_length([len(row) for row in rows], student.runtime.tokens):
             ids, mask = pad([rows[i] for i in chosen], pad_id, student.runtime.device)
             yield Chunk(name, chosen, ids, mask)
 

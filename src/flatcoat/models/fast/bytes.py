@@ -1,0 +1,78 @@
+"""Numbers as bytes and back: one scale and one middle a token (dynamic), one scale an output of a weight matrix.
+
+    x ≈ scale × (q + middle), q in -127 … 127        W[o, :] ≈ step[o] × w[o, :]
+    W x = scale × step × (w q + middle × Σ w)        the products w q are whole numbers, exact in 32 bits
+
+A token's own scale keeps an outlier of one token from costing another; the middle makes use of all values where a
+token's numbers are not centred, as behind GELU. What lies between two products is done in one pass over a token.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from flatcoat.models.fast.tiles import WIDE, F, extent, gelu
+from flatcoat.simd import quick
+
+TOP = F(127.0)
+
+
+@quick
+def to_bytes(x, at, n, out, scale, middle, i, ends):
+    """One token: out[i] = bytes of the n numbers of x from `at` on, with its scale and middle; n is a multiple of `WIDE`."""
+    extent(x, at, n // WIDE, ends)
+    low, high = ends[0], ends[1]
+    step = max((high - low) / (F(2) * TOP), F(1e-12))
+    times = F(1) / step
+    centre = np.floor((high + low) * F(0.5) * times + F(0.5))
+    scale[i], middle[i] = step, centre
+    for j in range(n):
+        q = np.floor(x[at + j] * times + F(0.5)) - centre
+        out[i, j] = np.int8(np.int32(min(max(q, -TOP), TOP)))
+
+
+@quick
+def quantise(x, out, scale, middle):
+    """Bytes of x[token, number]."""
+    flat, n, ends = x.reshape(-1), x.shape[1], np.empty(2, F)
+    for i in range(len(x)):
+        to_bytes(flat, i * n, n, out, scale, middle, i, ends)
+
+
+@quick
+def restore(products, scale, middle, steps, sums, bias, out):
+    """The map's outputs into `out`, from its whole-number products [token, output]."""
+    for i in range(len(products)):
+        s, m = scale[i], middle[i]
+        for j in range(products.shape[1]):
+            out[i, j] = (F(products[i, j]) + m * sums[j]) * (s * steps[j]) + bias[j]
+
+
+@quick
+def restore_gelu(products, scale, middle, steps, sums, bias, out, scale_out, middle_out):
+    """Bytes of GELU of the map's outputs."""
+    row, ends = np.empty(products.shape[1], F), np.empty(2, F)
+    for i in range(len(products)):
+        s, m = scale[i], middle[i]
+        for j in range(products.shape[1]):
+            row[j] = gelu((F(products[i, j]) + m * sums[j]) * (s * steps[j]) + bias[j])
+        to_bytes(row, 0, len(row), out, scale_out, middle_out, i, ends)
+
+
+@quick
+def restore_norm(products, scale, middle, steps, sums, bias, x, gain, shift, floor, out, scale_out, middle_out):
+    """Write LayerNorm(x + the map's outputs) over x, and its bytes."""
+    n, flat, ends = products.shape[1], x.reshape(-1), np.empty(2, F)
+    for i in range(len(products)):
+        s, m, row = scale[i], middle[i], x[i]
+        total = F(0)
+        for j in range(n):
+            row[j] += (F(products[i, j]) + m * sums[j]) * (s * steps[j]) + bias[j]
+            total += row[j]
+        mean, squares = total / F(n), F(0)
+        for j in range(n):
+            squares += (row[j] - mean) * (row[j] - mean)
+        times = F(1) / np.sqrt(squares / F(n) + floor)
+        for j in range(n):
+            row[j] = (row[j] - mean) * times * gain[j] + shift[j]
+        to_bytes(flat, i * n, n, out, scale_out, middle_out, i, ends)

@@ -1,0 +1,149 @@
+"""Maps W x + b, made ready once: in single precision, in bfloat16, or of bytes.
+
+Single precision has two ways here, MKL's and oneDNN's; on some processors one is twice as fast as the other, so both
+are tried once in a process, on a small product, and the quicker is taken. They differ in rounding only.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import cache
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from flatcoat.errors import need
+from flatcoat.models.base import Precision
+
+FUSED = {"": ("none", ""), "gelu": ("gelu", "none"), "gelu_tanh": ("gelu", "tanh"), "relu": ("relu", "")}
+PLAIN: dict[str, Callable[[Tensor], Tensor]] = {
+    "": lambda x: x,
+    "gelu": F.gelu,
+    "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
+    "relu": F.relu,
+}
+SPELT = {"gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "relu": "relu"}
+
+
+@runtime_checkable
+class Map(Protocol):
+    """A map from [token, in] to [token, out], float32 on both sides, with an activation behind it."""
+
+    def __call__(self, x: Tensor, activation: str = "") -> Tensor:
+        """The outputs."""
+        ...
+
+
+def joined(*parts: nn.Linear) -> tuple[Tensor, Tensor]:
+    """Weights and biases of maps that read the same input, one below the other."""
+    weight = torch.cat([part.weight.detach() for part in parts])
+    biases = [torch.zeros(len(p.weight)) if p.bias is None else p.bias.detach() for p in parts]
+    return weight.float().contiguous(), torch.cat(biases).float()
+
+
+def ready(weight: Tensor, bias: Tensor, precision: Precision) -> Map:
+    """A map of weights [out, in] and biases [out], of the precision asked for."""
+    if precision == "int8":
+        if weight.shape[1] % 16 == 0:
+            return ByteMap(weight, bias)
+        precision = "fp32"
+    if packs(precision):
+        return PackedMap(weight, bias, precision)
+    return PlainMap(weight, bias, precision)
+
+
+class PlainMap:
+    """As torch itself does it."""
+
+    def __init__(self, weight: Tensor, bias: Tensor, precision: Precision):
+        self.kind = torch.bfloat16 if precision == "bf16" else torch.float32
+        self.weight, self.bias = weight.to(self.kind), bias.to(self.kind)
+
+    def __call__(self, x: Tensor, activation: str = "") -> Tensor:
+        """The outputs."""
+        return PLAIN[activation](F.linear(x.to(self.kind), self.weight, self.bias)).float()
+
+
+class PackedMap:
+    """Weights laid out for oneDNN's kernels, the activation in the same pass."""
+
+    def __init__(self, weight: Tensor, bias: Tensor, precision: Precision):
+        self.kind = torch.bfloat16 if precision == "bf16" else torch.float32
+        self.weight = torch.ops.mkldnn._reorder_linear_weight(weight.to(self.kind), 512)
+        self.bias = bias.to(self.kind)
+
+    def __call__(self, x: Tensor, activation: str = "") -> Tensor:
+        """The outputs."""
+        name, how = FUSED[activation]
+        x = x.to(self.kind)
+        return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, name, [], how).float()
+
+
+class ByteMap:
+    """Weights as bytes, a scale an output; tokens are made bytes on the way in (`fast/bytes.py`)."""
+
+    def __init__(self, weight: Tensor, bias: Tensor):
+        need("numba", "search")
+        steps = weight.abs().amax(1).clamp(min=1e-12) / 127
+        bytes_ = (weight / steps[:, None]).round().clamp(-127, 127).to(torch.int8)
+        self.weight = bytes_.t()
+        self.about = steps.numpy(), bytes_.sum(1, dtype=torch.int32).float().numpy(), bias.numpy()
+
+    def products(self, x: Bytes) -> np.ndarray:
+        """Whole-number products [token, out] of tokens that are bytes."""
+        return torch._int_mm(torch.from_numpy(x.values), self.weight).numpy()
+
+    def __call__(self, x: Tensor, activation: str = "") -> Tensor:
+        """The outputs."""
+        from flatcoat.models.fast.bytes import restore
+
+        held = Bytes.of(x.contiguous().numpy())
+        out = np.empty((len(x), len(self.about[0])), np.float32)
+        restore(self.products(held), held.scale, held.middle, *self.about, out)
+        return PLAIN[activation](torch.from_numpy(out))
+
+
+class Bytes:
+    """Tokens [token, number] as bytes, and each one's scale and middle."""
+
+    def __init__(self, tokens: int, width: int):
+        self.values = np.empty((tokens, width), np.int8)
+        self.scale, self.middle = np.empty(tokens, np.float32), np.empty(tokens, np.float32)
+
+    @classmethod
+    def of(cls, x: np.ndarray) -> Bytes:
+        """Bytes of float32 numbers."""
+        from flatcoat.models.fast.bytes import quantise
+
+        made = cls(*x.shape)
+        quantise(x, made.values, made.scale, made.middle)
+        return made
+
+
+@cache
+def packs(precision: Precision) -> bool:
+    """Whether oneDNN's packed maps are to be used: where they are there, and for fp32 where they are the quicker on this machine."""
+    ops: Any = torch.ops.mkldnn
+    if not (torch.backends.mkldnn.is_available() and hasattr(ops, "_linear_pointwise")):  # pyright: ignore
+        return False
+    try:
+        weight, bias, x = torch.full((512, 512), 0.5), torch.zeros(512), torch.full((256, 512), 0.5)
+        packed, plain = PackedMap(weight, bias, precision), PlainMap(weight, bias, precision)
+        return _seconds(packed, x) < _seconds(plain, x)
+    except (RuntimeError, AttributeError, NotImplementedError):
+        return False
+
+
+def _seconds(made: Map, x: Tensor, times: int = 5) -> float:
+    """The least of a few runs."""
+    made(x)
+    found = []
+    for _ in range(times):
+        start = time.perf_counter()
+        made(x)
+        found.append(time.perf_counter() - start)
+    return min(found)

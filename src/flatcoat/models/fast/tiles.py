@@ -1,0 +1,171 @@
+"""Small matrix products and transpositions in registers, as numba intrinsics.
+
+A tile is `ROWS` rows against `BLOCK` lanes; lanes are what LLVM makes vectors of. Places and strides count numbers.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from flatcoat.errors import need
+from flatcoat.simd import has, inlined, written
+
+numba: Any = need("numba", "search")
+WIDE = 16 if has("avx512f") else 8
+ROWS, PARTS = (6, 4) if WIDE == 16 else (4, 2)  # accumulators fill the registers, 32 or 16
+FEW = 4  # rows of a tile whose rows are a head's dimensions
+BLOCK = WIDE * PARTS
+F = np.float32
+
+
+def _product(rows: int, parts: int) -> Any:
+    """c[r, lanes] = Σ_t a[min(r, last), t] × b[t, lanes], for `count` (at least 1) values of t and `rows` rows r."""
+
+    def write(w, a, a_at, a_row, a_step, last, b, b_at, b_row, c, c_at, c_row, count):
+        begin, to = w.at(b, b_at, 4), w.at(c, c_at, 4)
+        by, step = w.at(w.n(0), b_row, 4), w.at(w.n(0), a_step, 4)
+        lines = [w.at(a, w.builder.add(a_at, w.builder.mul(w.least(w.n(r), last), a_row)), 4) for r in range(rows)]
+
+        def body(t: Any, held: list[Any]) -> list[Any]:
+            line = w.at(begin, t, by)
+            lanes = [w.load(w.at(line, w.n(p), 4 * WIDE), w.reals) for p in range(parts)]
+            made = []
+            for r in range(rows):
+                one = w.splat(w.load(w.at(lines[r], t, step), w.real), w.reals)
+                made += [w.fma(one, lanes[p], held[r * parts + p]) for p in range(parts)]
+            return made
+
+        made = w.loop(count, [w.ir.Constant(w.reals, [0.0] * WIDE)] * (rows * parts), body)
+        for r in range(rows):
+            row = w.at(to, w.builder.mul(w.n(r), c_row), 4)
+            for p in range(parts):
+                w.store(made[r * parts + p], w.at(row, w.n(p), 4 * WIDE))
+
+    @numba.extending.intrinsic
+    def product(typingctx, a, a_at, a_row, a_step, last, b, b_at, b_row, c, c_at, c_row, count):
+        return written(write, wide=WIDE)(a, a_at, a_row, a_step, last, b, b_at, b_row, c, c_at, c_row, count)
+
+    return product
+
+
+scores = _product(ROWS, PARTS)
+mixture = _product(FEW, PARTS)
+scores_narrow = _product(8, 1)
+mixture_narrow = _product(8, 1)
+
+
+@numba.extending.intrinsic
+def turn(typingctx, a, a_at, a_row, a_last, c, c_at, c_row, c_last):
+    """c[j, i] = a[i, j], `WIDE` × `WIDE`; rows past `a_last` are read as it, rows past `c_last` are not written."""
+
+    def write(w, a, a_at, a_row, a_last, c, c_at, c_row, c_last):
+        place = lambda at, row, last, i: w.builder.add(at, w.builder.mul(w.least(w.n(i), last), row))  # noqa: E731
+        rows = [w.load(w.at(a, place(a_at, a_row, a_last, i), 4), w.reals) for i in range(WIDE)]
+        half = WIDE // 2
+        low = [x for i in range(half) for x in (i, WIDE + i)]
+        high = [x for i in range(half, WIDE) for x in (i, WIDE + i)]
+        for _ in range(WIDE.bit_length() - 1):  # each round interleaves row i with row i + half
+            pairs = zip(rows[:half], rows[half:], strict=True)
+            rows = [w.shuffle(x, y, order) for x, y in pairs for order in (low, high)]
+        for i in reversed(range(WIDE)):  # rows past the last fall on it, and it is written after them
+            w.store(rows[i], w.at(c, place(c_at, c_row, c_last, i), 4))
+
+    return written(write, wide=WIDE)(a, a_at, a_row, a_last, c, c_at, c_row, c_last)
+
+
+def _greatest(parts: int) -> Any:
+    """top[lane] = the greatest of table[row, lane], for `count` (at least 1) rows from `at` on, `row` numbers apart."""
+
+    def write(w, table, at, row, count, top, to):
+        begin, step = w.at(table, at, 4), w.at(w.n(0), row, 4)
+        line = lambda r: [w.load(w.at(w.at(begin, r, step), w.n(p), 4 * WIDE), w.reals) for p in range(parts)]  # noqa: E731
+        made = w.loop(
+            count, line(w.n(0)), lambda r, held: [w.greater(x, y) for x, y in zip(line(r), held, strict=True)]
+        )
+        for p, one in enumerate(made):
+            w.store(one, w.at(w.at(top, to, 4), w.n(p), 4 * WIDE))
+
+    @numba.extending.intrinsic
+    def greatest(typingctx, table, at, row, count, top, to):
+        return written(write, wide=WIDE)(table, at, row, count, top, to)
+
+    return greatest
+
+
+greatest = _greatest(PARTS)
+greatest_narrow = _greatest(1)
+
+
+@numba.extending.intrinsic
+def extent(typingctx, x, at, count, out):
+    """out[0], out[1] = the least and the greatest of `count` × `WIDE` numbers from `at` on."""
+
+    def write(w, x, at, count, out):
+        begin = w.at(x, at, 4)
+        line = lambda i: w.load(w.at(begin, i, 4 * WIDE), w.reals)  # noqa: E731
+
+        def body(i: Any, held: list[Any]) -> list[Any]:
+            one = line(i)
+            return [w.lesser(one, held[0]), w.greater(one, held[1])]
+
+        low, high = w.loop(count, [line(w.n(0))] * 2, body)
+        size = WIDE
+        while size > 1:  # halves against each other
+            order = [(i + size // 2) % WIDE for i in range(WIDE)]
+            low, high = w.lesser(low, w.shuffle(low, low, order)), w.greater(high, w.shuffle(high, high, order))
+            size //= 2
+        zero = w.ir.Constant(w.word, 0)
+        for place, made in enumerate((low, high)):
+            w.store(w.builder.extract_element(made, zero), w.at(out, w.n(place), 4))
+
+    return written(write, wide=WIDE)(x, at, count, out)
+
+
+@numba.extending.intrinsic
+def _as_float(typingctx, bits):
+    from numba.core import types
+
+    def generate(context, builder, signature, arguments):
+        return builder.bitcast(arguments[0], context.get_value_type(types.float32))
+
+    return types.float32(types.int32), generate
+
+
+@numba.extending.intrinsic
+def _as_bits(typingctx, number):
+    from numba.core import types
+
+    def generate(context, builder, signature, arguments):
+        return builder.bitcast(arguments[0], context.get_value_type(types.int32))
+
+    return types.int32(types.float32), generate
+
+
+@inlined
+def power(y):
+    """2^y for y ≤ 0, to 2e-7 of itself: Taylor's series of 2^r, |r| ≤ 1/2, with the whole part added to the exponent."""
+    y = max(y, F(-126.0))
+    whole = np.floor(y + F(0.5))
+    r = y - whole
+    p = F(1.5353361883195e-4) * r + F(1.339887440266574e-3)
+    p = p * r + F(9.61843735767464e-3)
+    p = p * r + F(5.550332471162809e-2)
+    p = p * r + F(2.402264791363012e-1)
+    p = p * r + F(6.931472028550421e-1)
+    p = p * r + F(1.0)
+    return _as_float(_as_bits(p) + (np.int32(whole) << np.int32(23)))
+
+
+@inlined
+def gelu(x):
+    """The GELU x · Φ(x), to 1.5e-7 of Φ (Abramowitz & Stegun 7.1.26)."""
+    z = abs(x) * F(0.7071067811865476)
+    t = F(1.0) / (F(1.0) + F(0.3275911) * z)
+    p = F(1.061405429) * t + F(-1.453152027)
+    p = p * t + F(1.421413741)
+    p = p * t + F(-0.284496736)
+    p = p * t + F(0.254829592)
+    tail = F(0.5) * p * t * power(z * z * F(-1.4426950408889634))
+    return max(x, F(0.0)) - abs(x) * tail
