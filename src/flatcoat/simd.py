@@ -45,6 +45,14 @@ def has(feature: str) -> bool:
     return bool(binding.get_host_cpu_features().get(feature, False))
 
 
+def _BFloat() -> Any:
+    """LLVM's bfloat16, which llvmlite does not name."""
+    from llvmlite import ir
+
+    kind = type("BFloat", (ir.HalfType,), {"null": "0.0", "intrinsic_name": "bf16", "__str__": lambda self: "bfloat"})
+    return kind()
+
+
 class Writer:
     """Writes LLVM instructions. Addresses are integers; strides and places are given in bytes by `at`."""
 
@@ -98,6 +106,12 @@ class Writer:
     def fma(self, left: Any, right: Any, total: Any) -> Any:
         """The sum left × right + total, as one operation where the processor has it."""
         return self.call(f"llvm.fmuladd.v{self.wide}f32", self.reals, left, right, total)
+
+    def pairs(self, left: Any, right: Any, total: Any) -> Any:
+        """Add to each lane of `total` both products of two bfloat16 numbers, from words that hold two each."""
+        kind = self.ir.VectorType(_BFloat(), 2 * self.wide)
+        halves = [self.builder.bitcast(one, kind) for one in (left, right)]
+        return self.call("llvm.x86.avx512bf16.dpbf16ps.512", self.reals, total, *halves)
 
     def greater(self, left: Any, right: Any) -> Any:
         """The greater of two numbers, lane by lane; the right one where either is not a number."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from flatcoat.models.fast.tiles import WIDE, F, extent, gelu
+from flatcoat.models.fast.tiles import WIDE, F, extent, gelu_low, rounded
 from flatcoat.simd import quick
 
 TOP = F(127.0)
@@ -49,13 +49,23 @@ def restore(products, scale, middle, steps, sums, bias, out):
 
 
 @quick
+def restore_low(products, scale, middle, steps, sums, bias, out):
+    """As `restore`, into the bits of bfloat16 numbers (16-bit words)."""
+    for i in range(len(products)):
+        s, m = scale[i], middle[i]
+        for j in range(products.shape[1]):
+            made = (F(products[i, j]) + m * sums[j]) * (s * steps[j]) + bias[j]
+            out[i, j] = np.int16(rounded(made) >> np.int32(16))
+
+
+@quick
 def restore_gelu(products, scale, middle, steps, sums, bias, out, scale_out, middle_out):
     """Bytes of GELU of the map's outputs."""
     row, ends = np.empty(products.shape[1], F), np.empty(2, F)
     for i in range(len(products)):
         s, m = scale[i], middle[i]
         for j in range(products.shape[1]):
-            row[j] = gelu((F(products[i, j]) + m * sums[j]) * (s * steps[j]) + bias[j])
+            row[j] = gelu_low((F(products[i, j]) + m * sums[j]) * (s * steps[j]) + bias[j])
         to_bytes(row, 0, len(row), out, scale_out, middle_out, i, ends)
 
 

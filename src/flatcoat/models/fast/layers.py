@@ -49,6 +49,7 @@ def parts_of(base: Any) -> list[Parts] | None:
     return found if plain and found else None
 
 
+SOME = 512  # tokens; in single precision weights are what a cache would hold, so more of them share each
 KNOWN = ("BertModel", "RobertaModel", "XLMRobertaModel", "CamembertModel", "ElectraModel")
 
 
@@ -103,46 +104,74 @@ class Layer:
 
 
 class Layers:
-    """All layers of a network: states of tokens that lie one behind the other, and where each text starts."""
+    """All layers of a network: states of tokens that lie one behind the other, and where each text starts.
+
+    Attention takes a batch at once; the maps take it `SOME` tokens at a time, so that what lies between two of them stays
+    in the core's own cache.
+    """
 
     def __init__(self, parts: list[Parts], heads: int, activation: str, precision: Precision):
+        from flatcoat.models.fast.tiles import HALVES, WIDE
+
         self.layers = [Layer(one, precision) for one in parts]
         self.heads, self.activation = heads, activation
+        size = parts[0].query.in_features // heads
         self.bytes = precision == "int8" and activation == "gelu"
+        self.low = precision != "fp32" and HALVES and size % (2 * WIDE) == 0
 
     def __call__(self, x: Tensor, starts: np.ndarray) -> Tensor:
         """The last states [token, h] from the first, float32; starts [text + 1]."""
-        return self._of_bytes(x.contiguous().clone(), starts) if self.bytes else self._of_floats(x.contiguous(), starts)
-
-    def _of_floats(self, x: Tensor, starts: np.ndarray) -> Tensor:
+        x = x.contiguous().clone()
+        tokens, hidden = x.shape
+        asked = torch.empty(tokens, 3 * hidden, dtype=torch.bfloat16 if self.low else torch.float32)
+        mixed = torch.empty(tokens, hidden)
+        if self.bytes:
+            self._of_bytes(x, asked, mixed, starts)
+            return x
+        step = SOME if self.low else 4 * SOME
         for layer in self.layers:
-            mixed = torch.from_numpy(self._attend(layer.reads(x).numpy(), starts))
-            x = layer.first(x + layer.mix(mixed))
-            x = layer.second(x + layer.down(layer.up(x, self.activation)))
+            for rows in _some(tokens, step):
+                asked[rows] = layer.reads(x[rows], keep=True)
+            self._attend(asked, starts, mixed)
+            for rows in _some(tokens, step):
+                first = layer.first(x[rows] + layer.mix(mixed[rows]))
+                x[rows] = layer.second(first + layer.down(layer.up(first, self.activation, keep=True)))
         return x
 
-    def _attend(self, reads: np.ndarray, starts: np.ndarray) -> np.ndarray:
-        from flatcoat.models.fast.attention import attend
+    def _attend(self, asked: Tensor, starts: np.ndarray, mixed: Tensor) -> None:
+        if self.low:
+            from flatcoat.models.fast.attention_low import attend_low
 
-        out = np.empty((len(reads), reads.shape[1] // 3), np.float32)
-        attend(reads, starts, self.heads, out)
-        return out
+            attend_low(asked.view(torch.int16).numpy().view(np.int32), starts, self.heads, mixed.numpy())
+        else:
+            from flatcoat.models.fast.attention import attend
 
-    def _of_bytes(self, states: Tensor, starts: np.ndarray) -> Tensor:
-        from flatcoat.models.fast.bytes import restore, restore_gelu, restore_norm
+            attend(asked.numpy(), starts, self.heads, mixed.numpy())
 
-        x = states.numpy()
-        held, n = Bytes.of(x), len(x)
-        for layer in self.layers:
-            reads, mix, up, down = (cast(ByteMap, m) for m in (layer.reads, layer.mix, layer.up, layer.down))
-            asked = np.empty((n, len(reads.about[0])), np.float32)
-            restore(reads.products(held), held.scale, held.middle, *reads.about, asked)
-            mixed = Bytes.of(self._attend(asked, starts))
-            held = Bytes(n, x.shape[1])
-            restore_norm(mix.products(mixed), mixed.scale, mixed.middle, *mix.about, x, *layer.first.arrays(),
-                         held.values, held.scale, held.middle)  # fmt: skip
-            wide = Bytes(n, len(up.about[0]))
-            restore_gelu(up.products(held), held.scale, held.middle, *up.about, wide.values, wide.scale, wide.middle)
-            restore_norm(down.products(wide), wide.scale, wide.middle, *down.about, x, *layer.second.arrays(),
-                         held.values, held.scale, held.middle)  # fmt: skip
-        return states
+    def _of_bytes(self, x: Tensor, asked: Tensor, mixed: Tensor, starts: np.ndarray) -> None:
+        from flatcoat.models.fast.bytes import quantise, restore, restore_gelu, restore_low, restore_norm
+
+        layers = [[cast(ByteMap, m) for m in (one.reads, one.mix, one.up, one.down)] for one in self.layers]
+        most, widest = min(SOME, len(x)), max(m.weight.shape[1] for m in layers[0])
+        room = torch.empty(most * widest, dtype=torch.int32)
+        states, attended = x.numpy(), mixed.numpy()
+        held, read, wide = Bytes.of(states), Bytes(most, x.shape[1]), Bytes(most, layers[0][2].weight.shape[1])
+        again, into = (restore_low, asked.view(torch.int16).numpy()) if self.low else (restore, asked.numpy())
+        for layer, (reads, mix, up, down) in zip(self.layers, layers, strict=True):
+            for rows in _some(len(x)):
+                some = held[rows]
+                again(reads.products(some, room), some.scale, some.middle, *reads.about, into[rows])
+            self._attend(asked, starts, mixed)
+            for rows in _some(len(x)):
+                some, here = held[rows], slice(0, min(most, len(x) - rows.start))
+                told, broad, stream = read[here], wide[here], states[rows]
+                quantise(attended[rows], *told.parts())
+                restore_norm(mix.products(told, room), told.scale, told.middle, *mix.about, stream,
+                             *layer.first.arrays(), *some.parts())  # fmt: skip
+                restore_gelu(up.products(some, room), some.scale, some.middle, *up.about, *broad.parts())
+                restore_norm(down.products(broad, room), broad.scale, broad.middle, *down.about, stream,
+                             *layer.second.arrays(), *some.parts())  # fmt: skip
+
+
+def _some(tokens: int, step: int = SOME) -> list[slice]:
+    return [slice(first, min(first + step, tokens)) for first in range(0, tokens, step)]

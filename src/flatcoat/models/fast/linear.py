@@ -31,9 +31,11 @@ SPELT = {"gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tan
 
 @runtime_checkable
 class Map(Protocol):
-    """A map from [token, in] to [token, out], float32 on both sides, with an activation behind it."""
+    """A map from [token, in] to [token, out], with an activation behind it. Outputs are float32, or, where they are to be
+    `keep`-t, of the map's own type.
+    """
 
-    def __call__(self, x: Tensor, activation: str = "") -> Tensor:
+    def __call__(self, x: Tensor, activation: str = "", *, keep: bool = False) -> Tensor:
         """The outputs."""
         ...
 
@@ -63,9 +65,10 @@ class PlainMap:
         self.kind = torch.bfloat16 if precision == "bf16" else torch.float32
         self.weight, self.bias = weight.to(self.kind), bias.to(self.kind)
 
-    def __call__(self, x: Tensor, activation: str = "") -> Tensor:
+    def __call__(self, x: Tensor, activation: str = "", *, keep: bool = False) -> Tensor:
         """The outputs."""
-        return PLAIN[activation](F.linear(x.to(self.kind), self.weight, self.bias)).float()
+        made = PLAIN[activation](F.linear(x.to(self.kind), self.weight, self.bias))
+        return made if keep else made.float()
 
 
 class PackedMap:
@@ -76,11 +79,11 @@ class PackedMap:
         self.weight = torch.ops.mkldnn._reorder_linear_weight(weight.to(self.kind), 512)
         self.bias = bias.to(self.kind)
 
-    def __call__(self, x: Tensor, activation: str = "") -> Tensor:
+    def __call__(self, x: Tensor, activation: str = "", *, keep: bool = False) -> Tensor:
         """The outputs."""
         name, how = FUSED[activation]
-        x = x.to(self.kind)
-        return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, name, [], how).float()
+        made = torch.ops.mkldnn._linear_pointwise(x.to(self.kind), self.weight, self.bias, name, [], how)
+        return made if keep else made.float()
 
 
 class ByteMap:
@@ -93,11 +96,16 @@ class ByteMap:
         self.weight = bytes_.t()
         self.about = steps.numpy(), bytes_.sum(1, dtype=torch.int32).float().numpy(), bias.numpy()
 
-    def products(self, x: Bytes) -> np.ndarray:
-        """Whole-number products [token, out] of tokens that are bytes."""
-        return torch._int_mm(torch.from_numpy(x.values), self.weight).numpy()
+    def products(self, x: Bytes, room: Tensor | None = None) -> np.ndarray:
+        """Whole-number products [token, out] of tokens that are bytes; in `room` (int32, as many numbers) where it is given."""
+        tokens, width = len(x.values), self.weight.shape[1]
+        if room is None:
+            room = torch.empty(tokens * width, dtype=torch.int32)
+        out = room[: tokens * width].view(tokens, width)
+        torch._int_mm(torch.from_numpy(x.values), self.weight, out=out)
+        return out.numpy()
 
-    def __call__(self, x: Tensor, activation: str = "") -> Tensor:
+    def __call__(self, x: Tensor, activation: str = "", *, keep: bool = False) -> Tensor:
         """The outputs."""
         from flatcoat.models.fast.bytes import restore
 
@@ -114,13 +122,23 @@ class Bytes:
         self.values = np.empty((tokens, width), np.int8)
         self.scale, self.middle = np.empty(tokens, np.float32), np.empty(tokens, np.float32)
 
+    def __getitem__(self, rows: slice) -> Bytes:
+        """Some of the tokens, in place."""
+        made = Bytes.__new__(Bytes)
+        made.values, made.scale, made.middle = self.values[rows], self.scale[rows], self.middle[rows]
+        return made
+
+    def parts(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """As compiled loops write it."""
+        return self.values, self.scale, self.middle
+
     @classmethod
     def of(cls, x: np.ndarray) -> Bytes:
         """Bytes of float32 numbers."""
         from flatcoat.models.fast.bytes import quantise
 
         made = cls(*x.shape)
-        quantise(x, made.values, made.scale, made.middle)
+        quantise(x, *made.parts())
         return made
 
 

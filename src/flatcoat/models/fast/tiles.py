@@ -20,8 +20,11 @@ BLOCK = WIDE * PARTS
 F = np.float32
 
 
-def _product(rows: int, parts: int) -> Any:
-    """c[r, lanes] = Σ_t a[min(r, last), t] × b[t, lanes], for `count` (at least 1) values of t and `rows` rows r."""
+def _product(rows: int, parts: int, low: bool = False) -> Any:
+    """c[r, lanes] = Σ_t a[min(r, last), t] × b[t, lanes], for `count` (at least 1) values of t and `rows` rows r.
+
+    Where `low`, a and b are words of two bfloat16 numbers each, and t counts words.
+    """
 
     def write(w, a, a_at, a_row, a_step, last, b, b_at, b_row, c, c_at, c_row, count):
         begin, to = w.at(b, b_at, 4), w.at(c, c_at, 4)
@@ -30,11 +33,12 @@ def _product(rows: int, parts: int) -> Any:
 
         def body(t: Any, held: list[Any]) -> list[Any]:
             line = w.at(begin, t, by)
-            lanes = [w.load(w.at(line, w.n(p), 4 * WIDE), w.reals) for p in range(parts)]
+            kind, kinds, join = (w.word, w.words, w.pairs) if low else (w.real, w.reals, w.fma)
+            lanes = [w.load(w.at(line, w.n(p), 4 * WIDE), kinds) for p in range(parts)]
             made = []
             for r in range(rows):
-                one = w.splat(w.load(w.at(lines[r], t, step), w.real), w.reals)
-                made += [w.fma(one, lanes[p], held[r * parts + p]) for p in range(parts)]
+                one = w.splat(w.load(w.at(lines[r], t, step), kind), kinds)
+                made += [join(one, lanes[p], held[r * parts + p]) for p in range(parts)]
             return made
 
         made = w.loop(count, [w.ir.Constant(w.reals, [0.0] * WIDE)] * (rows * parts), body)
@@ -52,8 +56,9 @@ def _product(rows: int, parts: int) -> Any:
 
 scores = _product(ROWS, PARTS)
 mixture = _product(FEW, PARTS)
-scores_narrow = _product(8, 1)
-mixture_narrow = _product(8, 1)
+scores_narrow = mixture_narrow = _product(8, 1)
+HALVES = has("avx512bf16")  # whether the processor multiplies pairs of bfloat16 numbers
+scores_low, mixture_low, narrow_low = (_product(*size, HALVES) for size in ((ROWS, PARTS), (FEW, PARTS), (8, 1)))
 
 
 @numba.extending.intrinsic
@@ -62,7 +67,7 @@ def turn(typingctx, a, a_at, a_row, a_last, c, c_at, c_row, c_last):
 
     def write(w, a, a_at, a_row, a_last, c, c_at, c_row, c_last):
         place = lambda at, row, last, i: w.builder.add(at, w.builder.mul(w.least(w.n(i), last), row))  # noqa: E731
-        rows = [w.load(w.at(a, place(a_at, a_row, a_last, i), 4), w.reals) for i in range(WIDE)]
+        rows = [w.load(w.at(a, place(a_at, a_row, a_last, i), 4), w.words) for i in range(WIDE)]
         half = WIDE // 2
         low = [x for i in range(half) for x in (i, WIDE + i)]
         high = [x for i in range(half, WIDE) for x in (i, WIDE + i)]
@@ -159,13 +164,21 @@ def power(y):
 
 
 @inlined
-def gelu(x):
-    """The GELU x · Φ(x), to 1.5e-7 of Φ (Abramowitz & Stegun 7.1.26)."""
-    z = abs(x) * F(0.7071067811865476)
-    t = F(1.0) / (F(1.0) + F(0.3275911) * z)
-    p = F(1.061405429) * t + F(-1.453152027)
-    p = p * t + F(1.421413741)
-    p = p * t + F(-0.284496736)
-    p = p * t + F(0.254829592)
-    tail = F(0.5) * p * t * power(z * z * F(-1.4426950408889634))
-    return max(x, F(0.0)) - abs(x) * tail
+def rounded(x):
+    """The bits of a number rounded to bfloat16, in the upper half of a word."""
+    return (_as_bits(x) + np.int32(0x8000)) & np.int32(-0x10000)
+
+
+@inlined
+def gelu_low(x):
+    """The GELU of numbers that become bytes: Φ(x) − 1/2 as an odd polynomial on [-4, 4], to 4e-5 of x."""
+    z = min(max(x, F(-4.0)), F(4.0))
+    u = z * z
+    p = F(-1.3012797506206653e-09) * u + F(1.0419511653481095e-07)
+    p = p * u + F(-3.6571091186488047e-06)
+    p = p * u + F(7.485473179258406e-05)
+    p = p * u + F(-0.00100648810621351)
+    p = p * u + F(0.009505389258265495)
+    p = p * u + F(-0.06588782370090485)
+    p = p * u + F(0.3986733853816986)
+    return x * (F(0.5) + z * p)
