@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import Any
 
@@ -25,3 +28,22 @@ def alone() -> None:
     torch.get_num_threads()  # a thread's first look sets its count; ours comes behind it
     for runtime in _openmp():
         runtime.set_num_threads(1)
+
+
+SMALL = 1 << 16  # numbers that are not worth a second thread
+
+
+@cache
+def _pool(process: int, threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads)
+
+
+def in_parts(count: int, work: Callable[[int, int], object]) -> None:
+    """Call `work(first, last)` for stretches of 0 … count, one a thread of torch's. `work` must hold no lock."""
+    threads = min(torch.get_num_threads(), count // SMALL)
+    if threads < 2:
+        work(0, count)
+        return
+    ends = [count * i // threads for i in range(threads + 1)]
+    for _ in _pool(os.getpid(), threads).map(work, ends[:-1], ends[1:]):
+        pass

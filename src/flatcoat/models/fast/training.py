@@ -1,4 +1,4 @@
-"""Linear maps in training by the quicker of MKL's and oneDNN's single-precision products, forward and backward.
+"""Training on a CPU: dropout that keeps no mask, and linear maps by the quicker of MKL's and oneDNN's single-precision products.
 
     y = W x + b        ∂L/∂x = Wᵀ ∂L/∂y        ∂L/∂W = ∂L/∂y xᵀ        ∂L/∂b = Σ ∂L/∂y
 
@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from flatcoat.models.base import Runtime
 from flatcoat.models.fast.linear import packs
-from flatcoat.models.fast.network import forget
+from flatcoat.models.fast.network import forget, numba_is_there
 
 
 def _times(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -43,34 +44,64 @@ class _Linear(torch.autograd.Function):
         return to_x, to_weight, to_bias
 
 
-class TrainedLinear:
-    """A map's forward pass; anything but a product of float32 worth the call is left to torch."""
+def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor | None:
+    plain = x.dtype == weight.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+    if not plain or x.numel() == 0 or weight.dim() != 2 or min(weight.shape) < 16 or not packs("fp32"):
+        return None
+    return cast(Tensor, _Linear.apply(x, weight, bias))
 
-    def __init__(self, module: nn.Linear):
-        self.module = module
 
-    def __call__(self, input: Tensor) -> Tensor:
-        """The map's outputs."""
-        weight, bias = self.module.weight, self.module.bias
-        plain = input.dtype == weight.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
-        if not plain or input.numel() == 0 or min(weight.shape) < 16:
-            return F.linear(input, weight, bias)
-        return cast(Tensor, _Linear.apply(input, weight, bias))
+def _dropout(x: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor | None:
+    if not training or not 0 < p < 1 or inplace or x.dtype != torch.float32 or not numba_is_there():
+        return None
+    from flatcoat.models.fast.dropout import dropout
+
+    return dropout(x, p)
+
+
+def _attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Tensor | None:
+    """Attention with dropout of its weights, written out: torch's own is written out too, with a mask drawn for it."""
+    if not dropout_p or is_causal or enable_gqa or query.dtype != torch.float32 or not numba_is_there():
+        return None
+    scores = torch.matmul(query * (scale or query.shape[-1] ** -0.5), key.transpose(-2, -1))
+    if attn_mask is not None and attn_mask.dtype == torch.bool:
+        scores = scores.masked_fill(~attn_mask, torch.finfo(torch.float32).min)
+    elif attn_mask is not None:
+        scores = scores + attn_mask
+    weights = _dropout(torch.softmax(scores, -1), dropout_p)
+    return None if weights is None else torch.matmul(weights, value)
+
+
+class Quicker(TorchFunctionMode):
+    """Within it, torch's functions that have a quicker form here are that; whatever the form is not for is left to torch."""
+
+    FORMS: ClassVar[dict[Any, Any]] = {
+        F.linear: _linear,
+        F.dropout: _dropout,
+        F.scaled_dot_product_attention: _attention,
+    }
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """What `func` gives."""
+        form = self.FORMS.get(func)
+        made = None if form is None else form(*args, **(kwargs or {}))
+        return func(*args, **(kwargs or {})) if made is None else made
 
 
 @contextlib.contextmanager
 def trained_quickly(model: nn.Module, runtime: Runtime) -> Iterator[None]:
-    """Run a model's linear maps so meanwhile, where that is quicker on this machine: through the whole of a step, since
-    checkpointing repeats forward passes on the way back. What was made ready for encoding is dropped.
+    """Run a step of a model so, where the device is a CPU: the whole of it, since checkpointing repeats forward passes on the way
+    back. What was made ready of the model for encoding is dropped.
     """
     forget(model)
-    changed: list[nn.Linear] = []
-    if runtime.on_cpu and runtime.precision == "fp32" and packs("fp32"):
-        changed = [m for m in model.modules() if type(m) is nn.Linear and "forward" not in vars(m)]
-    for module in changed:
-        cast(Any, module).forward = TrainedLinear(module)
-    try:
+    with Quicker() if runtime.on_cpu else contextlib.nullcontext():
         yield
-    finally:
-        for module in changed:
-            vars(module).pop("forward", None)

@@ -1,0 +1,60 @@
+"""Dropout whose choices are a function of a seed and the place, so that they are made again on the way back, not kept.
+
+    y_i = x_i · [u(seed, i) ≥ p] / (1 − p)        ∂L/∂x_i = ∂L/∂y_i · [u(seed, i) ≥ p] / (1 − p)
+
+u is a 32-bit hash of the place (two rounds of multiplying and shifting), mixed with a seed that is drawn from torch's own
+generator: a run that is resumed, a pass that is repeated, draw the same. A mask of a generator costs more than the product it
+hides where there is no graphics card.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from flatcoat.models.fast.threads import in_parts
+from flatcoat.simd import quick
+
+U = np.uint32
+
+
+@quick
+def drop(x, out, first, last, low, high, least, factor):
+    """out[i] = x[i] × factor where the hash of i is at least `least`, else 0, for first ≤ i < last."""
+    for i in range(first, last):
+        h = U(i) * U(0x9E3779B1) + low
+        h ^= h >> U(16)
+        h *= U(0x7FEB352D)
+        h ^= (h >> U(15)) ^ high
+        h *= U(0x846CA68B)
+        h ^= h >> U(16)
+        out[i] = x[i] * factor if h >= least else np.float32(0)
+
+
+def dropped(x: Tensor, p: float, seed: int) -> Tensor:
+    """Numbers x (float32) after dropout with probability p under a seed of 62 bits."""
+    x = x.contiguous()
+    out = torch.empty_like(x)
+    given, made = x.detach().view(-1).numpy(), out.view(-1).numpy()
+    numbers = U(seed & 0x7FFFFFFF), U(seed >> 31), U(round(p * 2**32)), np.float32(1 / (1 - p))
+    in_parts(len(given), lambda first, last: drop(given, made, first, last, *numbers))
+    return out
+
+
+class _Dropout(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, p: float, seed: int) -> Tensor:
+        ctx.said = p, seed
+        return dropped(x, p, seed)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        return dropped(gradients[0], *ctx.said), None, None
+
+
+def dropout(x: Tensor, p: float) -> Tensor:
+    """Dropout of float32 numbers on a CPU, with a seed from torch's generator."""
+    return cast(Tensor, _Dropout.apply(x, p, int(torch.randint(2**62, (1,)))))
