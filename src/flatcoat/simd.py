@@ -161,3 +161,42 @@ def written(write: Callable[..., Any], result: str = "void", writer: type[Writer
         return getattr(types, result)(*whole), generate
 
     return typed
+
+
+WIDE = 16 if has("avx512f") else 8
+ROWS, PARTS = (6, 4) if WIDE == 16 else (4, 2)  # a tile's accumulators fill the registers, 32 or 16
+BLOCK = WIDE * PARTS  # lanes of a tile
+
+
+def product(rows: int, parts: int, low: bool = False) -> Any:
+    """An intrinsic: c[r, lanes] = Σ_t a[min(r, last), t] × b[t, lanes], for `count` (at least 1) values of t and `rows` rows r.
+
+    Where `low`, a and b are words of two bfloat16 numbers each, and t counts words.
+    """
+
+    def write(w, a, a_at, a_row, a_step, last, b, b_at, b_row, c, c_at, c_row, count):
+        begin, to = w.at(b, b_at, 4), w.at(c, c_at, 4)
+        by, step = w.at(w.n(0), b_row, 4), w.at(w.n(0), a_step, 4)
+        lines = [w.at(a, w.builder.add(a_at, w.builder.mul(w.least(w.n(r), last), a_row)), 4) for r in range(rows)]
+
+        def body(t: Any, held: list[Any]) -> list[Any]:
+            line = w.at(begin, t, by)
+            kind, kinds, join = (w.word, w.words, w.pairs) if low else (w.real, w.reals, w.fma)
+            lanes = [w.load(w.at(line, w.n(p), 4 * WIDE), kinds) for p in range(parts)]
+            made = []
+            for r in range(rows):
+                one = w.splat(w.load(w.at(lines[r], t, step), kind), kinds)
+                made += [join(one, lanes[p], held[r * parts + p]) for p in range(parts)]
+            return made
+
+        made = w.loop(count, [w.ir.Constant(w.reals, [0.0] * WIDE)] * (rows * parts), body)
+        for r in range(rows):
+            row = w.at(to, w.builder.mul(w.n(r), c_row), 4)
+            for p in range(parts):
+                w.store(made[r * parts + p], w.at(row, w.n(p), 4 * WIDE))
+
+    @numba.extending.intrinsic
+    def tile(typingctx, a, a_at, a_row, a_step, last, b, b_at, b_row, c, c_at, c_row, count):
+        return written(write, wide=WIDE)(a, a_at, a_row, a_step, last, b, b_at, b_row, c, c_at, c_row, count)
+
+    return tile

@@ -41,6 +41,29 @@ def test_blocks_give_what_sorting_everything_gives(monkeypatch, queries, k):
     np.testing.assert_array_equal(found.scores, slow.scores)
 
 
+@pytest.mark.parametrize("queries", [exact.MANY, 64, 65, 150])
+@pytest.mark.parametrize(("items", "dim"), [(3, 8), (7, 5), (383, 16), (1200, 33)])
+def test_tiles_give_what_sorting_everything_gives(queries, items, dim):
+    rng = np.random.default_rng(items)
+    vectors = rng.integers(-2, 3, (items, dim)).astype(np.float32)
+    asked = rng.integers(-2, 3, (queries, dim)).astype(np.float32)
+    for k in {1, 3, min(40, items), items}:
+        found, slow = ExactIndex(vectors)._tiled(asked, k), search_slowly(vectors, asked, k)
+        np.testing.assert_array_equal(found.rows, slow.rows)
+        np.testing.assert_array_equal(found.scores, slow.scores)
+
+
+def test_many_queries_take_the_tiles_and_few_do_not(monkeypatch):
+    taken = []
+    real = ExactIndex._tiled
+    monkeypatch.setattr(ExactIndex, "_tiled", lambda self, asked, k: taken.append(len(asked)) or real(self, asked, k))
+    vectors = np.eye(8, dtype=np.float32)
+    for count in (1, exact.MANY - 1, exact.MANY, 300):
+        ExactIndex(vectors).search(Dense(np.ones((count, 8), np.float32)), 2)
+    ExactIndex(vectors.astype(np.float16)).search(Dense(np.ones((300, 8), np.float32)), 2)  # other types go by the library
+    assert taken == [exact.MANY, exact.TOGETHER, 300 - exact.TOGETHER]
+
+
 def test_no_queries_and_scores_that_are_no_numbers():
     vectors = np.ones((5, 2), np.float32)
     assert ExactIndex(vectors).search(Dense(np.zeros((0, 2), np.float32)), 3).rows.shape == (0, 3)

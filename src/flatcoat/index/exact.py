@@ -4,8 +4,9 @@ every approximation.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cache
 from threading import Lock
 from typing import Any
@@ -15,6 +16,7 @@ import numpy as np
 from flatcoat.index.base import TopK, check_dim, check_k
 from flatcoat.representations import Dense
 
+MANY = 16  # queries from which on our own product is the quicker
 ROWS, TOGETHER = 16_384, 256  # rows and queries of one product: its scores stay in the last cache
 
 
@@ -45,14 +47,35 @@ class ExactIndex:
         return TopK(np.concatenate([part.rows for part in parts]), np.concatenate([part.scores for part in parts]))
 
     def _best(self, queries: np.ndarray, k: int) -> TopK:
+        return self._tiled(queries, k) if len(queries) >= MANY and self._flat() else self._blocked(queries, k)
+
+    def _flat(self) -> bool:
+        return self.vectors.dtype == np.float32 and bool(self.vectors.flags.c_contiguous) and len(self) > 0
+
+    def _tiled(self, queries: np.ndarray, k: int) -> TopK:
+        """Many queries as lanes of our own product, a stretch of the vectors a thread."""
+        from flatcoat.index.exact_kernels import scan
+        from flatcoat.simd import BLOCK
+
+        count, dim = queries.shape
+        blocks = np.zeros((-(-count // BLOCK), BLOCK, dim), np.float32)
+        blocks.reshape(-1, dim)[:count] = queries
+        lanes = np.ascontiguousarray(blocks.transpose(0, 2, 1))
+
+        def part(first: int, last: int) -> TopK:
+            rows, scores = np.full((count, k), -1, np.int64), np.full((count, k), -np.inf, np.float32)
+            scan(self.vectors, first, last, lanes, count, rows, scores)
+            return TopK(rows, scores)
+
+        with _threads(len(self) // ROWS + 1) as (threads, pool):
+            ends = [len(self) * i // threads for i in range(threads + 1)]
+            return _joined(pool.map(part, ends[:-1], ends[1:]), k)
+
+    def _blocked(self, queries: np.ndarray, k: int) -> TopK:
         """Blocks shared out to threads, each with a product of its own: a library's idle threads would spin, and slow what comes next."""
-        (blas, alone), starts = _blas(), range(0, len(self), ROWS)
-        with alone:  # a search has all threads; two at once would also give the library back the other's setting
-            count = min(len(starts), max((lib["num_threads"] for lib in blas.info()), default=1))
-            with blas.limit(limits=1), ThreadPoolExecutor(count) as pool:
-                parts = list(pool.map(lambda own: self._of(queries, k, starts[own::count]), range(count)))
-        rows, scores = (np.concatenate([part[i] for part in parts], axis=1) for i in (0, 1))
-        return merge(None, TopK(rows, scores), k, ordered=False)
+        starts = range(0, len(self), ROWS)
+        with _threads(len(starts)) as (threads, pool):
+            return _joined(pool.map(lambda own: self._of(queries, k, starts[own::threads]), range(threads)), k)
 
     def _of(self, queries: np.ndarray, k: int, starts: Sequence[int]) -> TopK:
         """The best of some blocks (rising)."""
@@ -63,6 +86,26 @@ class ExactIndex:
             block = np.ascontiguousarray(self.vectors[start : start + ROWS], dtype=np.float32)
             keep(queries @ block.T, start, rows, scores)
         return merge(None, TopK(rows, scores), k, ordered=False)
+
+
+@contextmanager
+def _threads(most: int) -> Iterator[tuple[int, ThreadPoolExecutor]]:
+    """At most `most` threads to share work out to, each alone within a numeric library.
+
+    A search has all threads: two at once would also give the library back the other's setting.
+    """
+    blas, alone = _blas()
+    with alone:
+        count = max(1, min(most, max((lib["num_threads"] for lib in blas.info()), default=1)))
+        with blas.limit(limits=1), ThreadPoolExecutor(count) as pool:
+            yield count, pool
+
+
+def _joined(parts: Iterable[TopK], k: int) -> TopK:
+    """The k best of what threads found."""
+    found = list(parts)
+    rows, scores = (np.concatenate([one[i] for one in found], axis=1) for i in (0, 1))
+    return merge(None, TopK(rows, scores), k, ordered=False)
 
 
 @cache

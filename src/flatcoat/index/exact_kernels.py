@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from flatcoat.simd import compiled
+from flatcoat.simd import BLOCK, PARTS, ROWS, compiled, product
 
+NEAR = 384  # vectors that stay in a core's cache while every query passes by
 STRIDE = 64  # scores that are looked at together: mostly none of them is among the best
 
 
@@ -46,6 +47,43 @@ def _replace(heap, held, score, row):
         heap[at], held[at] = heap[child], held[child]
         at = child
     heap[at], held[at] = score, row
+
+
+scores_of = product(ROWS, PARTS)
+
+
+@compiled
+def scan(vectors, first, last, queries, real, rows, best):
+    """Put the dot products of vectors `first` … `last` - 1 into heaps as `keep` does, `BLOCK` queries at a time.
+
+    queries [block, number, lane] are the queries as lanes, those past `real` (of them all) padding; heaps are [query, k].
+    A few vectors at a time are scored for every block, so that they are read from memory once.
+    """
+    flat, dim = vectors.reshape(-1), vectors.shape[1]
+    room, worst = np.empty(ROWS * BLOCK, np.float32), np.full((len(queries), BLOCK), np.inf, np.float32)
+    for query in range(real):
+        worst[query // BLOCK, query % BLOCK] = best[query, 0]
+    for low in range(first, last, NEAR):
+        high = min(low + NEAR, last)
+        for block in range(len(queries)):
+            for item in range(low, high, ROWS):
+                left = high - item
+                scores_of(flat, item * dim, dim, 1, left - 1, queries[block], 0, BLOCK, room, 0, BLOCK, dim)
+                take(room, item, min(ROWS, left), block * BLOCK, worst[block], rows, best)
+
+
+@compiled
+def take(room, item, count, query, worst, rows, best):
+    """Put scores room[vector, lane] of `count` vectors from `item` on into the heaps of the queries from `query` on."""
+    for r in range(count):
+        better = 0
+        for lane in range(BLOCK):
+            better += room[r * BLOCK + lane] > worst[lane]
+        if better:
+            for lane in range(BLOCK):
+                if room[r * BLOCK + lane] > worst[lane]:
+                    _replace(best[query + lane], rows[query + lane], room[r * BLOCK + lane], item + r)
+                    worst[lane] = best[query + lane, 0]
 
 
 def keep_slowly(scores: np.ndarray, start: int, rows: np.ndarray, best: np.ndarray) -> None:

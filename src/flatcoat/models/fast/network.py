@@ -164,6 +164,8 @@ def _layers(base: Any, precision: Precision) -> Layers | None:
     parts, activation = parts_of(base), activation_of(base.config)
     if parts is None or activation is None or not numba_is_there() or "forward" in vars(base):
         return None
+    if getattr(base.config, "is_decoder", False):  # tokens see those before them alone
+        return None
     from flatcoat.models.fast.tiles import WIDE
 
     heads = int(base.config.num_attention_heads)

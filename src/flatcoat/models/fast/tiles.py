@@ -10,55 +10,19 @@ from typing import Any
 import numpy as np
 
 from flatcoat.errors import need
-from flatcoat.simd import has, inlined, written
+from flatcoat.simd import BLOCK as BLOCK
+from flatcoat.simd import PARTS, ROWS, WIDE, has, inlined, product, written
 
 numba: Any = need("numba", "search")
-WIDE = 16 if has("avx512f") else 8
-ROWS, PARTS = (6, 4) if WIDE == 16 else (4, 2)  # accumulators fill the registers, 32 or 16
 FEW = 4  # rows of a tile whose rows are a head's dimensions
-BLOCK = WIDE * PARTS
 F = np.float32
 
 
-def _product(rows: int, parts: int, low: bool = False) -> Any:
-    """c[r, lanes] = Σ_t a[min(r, last), t] × b[t, lanes], for `count` (at least 1) values of t and `rows` rows r.
-
-    Where `low`, a and b are words of two bfloat16 numbers each, and t counts words.
-    """
-
-    def write(w, a, a_at, a_row, a_step, last, b, b_at, b_row, c, c_at, c_row, count):
-        begin, to = w.at(b, b_at, 4), w.at(c, c_at, 4)
-        by, step = w.at(w.n(0), b_row, 4), w.at(w.n(0), a_step, 4)
-        lines = [w.at(a, w.builder.add(a_at, w.builder.mul(w.least(w.n(r), last), a_row)), 4) for r in range(rows)]
-
-        def body(t: Any, held: list[Any]) -> list[Any]:
-            line = w.at(begin, t, by)
-            kind, kinds, join = (w.word, w.words, w.pairs) if low else (w.real, w.reals, w.fma)
-            lanes = [w.load(w.at(line, w.n(p), 4 * WIDE), kinds) for p in range(parts)]
-            made = []
-            for r in range(rows):
-                one = w.splat(w.load(w.at(lines[r], t, step), kind), kinds)
-                made += [join(one, lanes[p], held[r * parts + p]) for p in range(parts)]
-            return made
-
-        made = w.loop(count, [w.ir.Constant(w.reals, [0.0] * WIDE)] * (rows * parts), body)
-        for r in range(rows):
-            row = w.at(to, w.builder.mul(w.n(r), c_row), 4)
-            for p in range(parts):
-                w.store(made[r * parts + p], w.at(row, w.n(p), 4 * WIDE))
-
-    @numba.extending.intrinsic
-    def product(typingctx, a, a_at, a_row, a_step, last, b, b_at, b_row, c, c_at, c_row, count):
-        return written(write, wide=WIDE)(a, a_at, a_row, a_step, last, b, b_at, b_row, c, c_at, c_row, count)
-
-    return product
-
-
-scores = _product(ROWS, PARTS)
-mixture = _product(FEW, PARTS)
-scores_narrow = mixture_narrow = _product(8, 1)
+scores = product(ROWS, PARTS)
+mixture = product(FEW, PARTS)
+scores_narrow = mixture_narrow = product(8, 1)
 HALVES = has("avx512bf16")  # whether the processor multiplies pairs of bfloat16 numbers
-scores_low, mixture_low, narrow_low = (_product(*size, HALVES) for size in ((ROWS, PARTS), (FEW, PARTS), (8, 1)))
+scores_low, mixture_low, narrow_low = (product(*size, HALVES) for size in ((ROWS, PARTS), (FEW, PARTS), (8, 1)))
 
 
 @numba.extending.intrinsic
@@ -171,7 +135,7 @@ def rounded(x):
 
 @inlined
 def gelu_low(x):
-    """The GELU of numbers that become bytes: Φ(x) − 1/2 as an odd polynomial on [-4, 4], to 4e-5 of x."""
+    """The GELU of numbers that become bytes: Φ(x) − 1/2 as an odd polynomial on [-4, 4]; off by 4e-5, past there by 4e-5 of x."""
     z = min(max(x, F(-4.0)), F(4.0))
     u = z * z
     p = F(-1.3012797506206653e-09) * u + F(1.0419511653481095e-07)
