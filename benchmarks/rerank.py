@@ -19,6 +19,7 @@ import numpy as np
 
 from common import alternate, medians, peak_megabytes, quietly, write_table
 
+OURS = {"flatcoat": "fp32", "flatcoat-bf16": "bf16", "flatcoat-int8": "int8"}
 FOLDER, SAVED = Path("/tmp/flatcoat-rerank-model"), Path("/tmp/flatcoat-rerank.npy")
 
 
@@ -49,8 +50,7 @@ def scorer(name: str) -> Any:
     from flatcoat.models.cross_checkpoint import load_cross
 
     ours = load_cross(str(FOLDER))
-    if name == "flatcoat-bf16":
-        ours.runtime = Runtime(precision="bf16")
+    ours.runtime = Runtime(precision=OURS[name])  # pyright: ignore[reportArgumentType]
     return ours.predict
 
 
@@ -84,7 +84,7 @@ def main() -> None:
         return
     SAVED.unlink(missing_ok=True)
     make(args.model, args.length)
-    names = ["sentence-transformers", "flatcoat", "flatcoat-bf16"]
+    names = ["sentence-transformers", *OURS]
     extra = [args.collection, "--queries", str(args.queries), "--candidates", str(args.candidates)]
     found = alternate(__file__, names, args.rounds, extra)
     base = medians(found[names[0]], "rate")[0]

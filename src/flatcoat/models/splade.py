@@ -56,7 +56,11 @@ class SpladeTower(TextTower):
     def read(self, states: Float[Tensor, "b t h"], mask: Int[Tensor, "b t"] | None) -> Float[Tensor, "b v"]:
         """Term weights from the head's states."""
         decoder = decoder_of(self.backbone)
-        terms = streamed_head(states, mask, decoder.weight, decoder.bias, self.settings.aggregate)
+        quick = getattr(decoder, "quick", None) if torch.is_inference_mode_enabled() else None
+        if quick is not None and self.settings.aggregate == "max":
+            terms = quick(states, mask)
+        else:
+            terms = streamed_head(states, mask, decoder.weight, decoder.bias, self.settings.aggregate)
         return heaviest(torch.log1p(terms) if self.settings.double_log else terms, self.settings.top_terms)
 
 

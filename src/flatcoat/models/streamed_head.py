@@ -86,9 +86,22 @@ def winners(states: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tenso
     return _winners_screened(states, weight, bias)
 
 
-def _rough(states: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+class Rough:
+    """What the rough pass needs of the weights: rounded, and their lengths."""
+
+    def __init__(self, weight: Tensor):
+        self.low, self.norms = weight.bfloat16(), weight.norm(dim=-1)
+
+
+def winners_of(states: Tensor, mask: Present, weight: Tensor, bias: Tensor, rough: Rough) -> Tensor:
+    """The greatest logit of each entry [b, v] where it is above zero, else 0, by weights made ready once; on the CPU."""
+    return _winners_screened(_repeat_a_token(states, mask), weight, bias, rough)[0]
+
+
+def _rough(states: Tensor, weight: Tensor, bias: Tensor, rough: Rough | None = None) -> Tensor:
     """An upper bound of each entry's greatest logit [b, v], from a bf16 product."""
-    flat, low = states.reshape(-1, states.shape[-1]).bfloat16(), weight.bfloat16()
+    rough = rough or Rough(weight)
+    flat, low = states.reshape(-1, states.shape[-1]).bfloat16(), rough.low
     bound = torch.empty(len(states), len(weight))
     for start in range(0, len(weight), BLOCK):
         product = flat @ low[start : start + BLOCK].T
@@ -96,13 +109,15 @@ def _rough(states: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     lost = (states - flat.view(states.shape).float()).norm(dim=-1).amax(1)
     least = SPARE * (lost * (1 + ROUNDING) + ROUNDING * states.norm(dim=-1).amax(1))
     bound.addcmul_(bound.sign(), bound, value=SPARE * ROUNDING)  # + u |bound|
-    return bound.addcmul_(least[:, None], weight.norm(dim=-1)[None]).add_(bias)
+    return bound.addcmul_(least[:, None], rough.norms[None]).add_(bias)
 
 
-def _winners_screened(states: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+def _winners_screened(
+    states: Tensor, weight: Tensor, bias: Tensor, rough: Rough | None = None
+) -> tuple[Tensor, Tensor]:
     if states.shape[0] * states.shape[1] <= SMALL:
         return _winners_blocked(states, weight, bias, len(weight))
-    left = ~(_rough(states, weight, bias) <= 0)  # what is not a number is left too, and comes out as it is
+    left = ~(_rough(states, weight, bias, rough) <= 0)  # what is not a number is left too, and comes out as it is
     values = torch.zeros(left.shape)
     places = torch.zeros(left.shape, dtype=torch.int32)
     if left.float().mean() > DENSE:

@@ -86,3 +86,15 @@ def restore_norm(products, scale, middle, steps, sums, bias, x, gain, shift, flo
         for j in range(n):
             row[j] = (row[j] - mean) * times * gain[j] + shift[j]
         to_bytes(flat, i * n, n, out, scale_out, middle_out, i, ends)
+
+
+@quick
+def restore_greatest(products, scale, middle, steps, sums, bias, starts, out):
+    """out[text, output] = the greatest of its tokens' outputs, or 0 where none is above it."""
+    n = products.shape[1]
+    for text in range(len(starts) - 1):
+        best = out[text]
+        for i in range(starts[text], starts[text + 1]):
+            s, m, row = scale[i], middle[i], products[i]
+            for j in range(n):
+                best[j] = max(best[j], (F(row[j]) + m * sums[j]) * (s * steps[j]) + bias[j])

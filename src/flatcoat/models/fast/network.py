@@ -21,7 +21,7 @@ from flatcoat.models.base import Precision, Runtime
 from flatcoat.models.fast.layers import Layers, activation_of, parts_of
 from flatcoat.models.fast.linear import joined, ready
 
-Replaced = list[tuple["ref[nn.Module]", Any]]
+Replaced = list[tuple["ref[nn.Module]", str, Any]]  # of which module, which attribute, by what
 _kept: WeakKeyDictionary[nn.Module, dict[tuple[Precision, bool], Kept]] = WeakKeyDictionary()
 _lock = threading.RLock()
 PROBES = 16
@@ -142,15 +142,27 @@ def quick_forwards(backbone: Any, precision: Precision, whole: bool = True) -> R
     made: Replaced = []
     layers = _layers(base, precision) if whole else None
     if layers is not None:
-        made.append((ref(base), QuickBody(base, layers)))
+        made.append((ref(base), "forward", QuickBody(base, layers)))
     outer: Precision = "fp32" if precision == "int8" else precision  # heads are small, and the last to round
     inner = {id(module) for module in base.modules()}
     for module in backbone.modules():
         if type(module) is nn.Linear and "forward" not in vars(module):
             within = id(module) in inner
             if not (within and layers is not None) or module in _around(base):
-                made.append((ref(module), QuickLinear(module, precision if within else outer)))
-    return made
+                made.append((ref(module), "forward", QuickLinear(module, precision if within else outer)))
+    head = _head(backbone, precision)
+    return made if head is None else [*made, head]
+
+
+def _head(backbone: Any, precision: Precision) -> tuple[ref[nn.Module], str, Any] | None:
+    """A vocabulary head that hands its input through (`models/mlm.py`): what makes term weights of it."""
+    from flatcoat.models.fast.head import ByteHead, ExactHead
+
+    decoder = getattr(backbone, "get_output_embeddings", lambda: None)()
+    if not isinstance(decoder, nn.Linear) or "forward" not in vars(decoder) or decoder.bias is None:
+        return None
+    bytes_ = precision == "int8" and decoder.in_features % 16 == 0 and numba_is_there()
+    return ref(decoder), "quick", (ByteHead if bytes_ else ExactHead)(decoder.weight, decoder.bias)
 
 
 def _around(base: Any) -> set[nn.Module]:
@@ -186,14 +198,14 @@ def quickly(backbone: nn.Module | None, runtime: Runtime, *, whole: bool = True)
         yield False
         return
     with _lock:
-        replaced = [(of(), forward) for of, forward in _ready(backbone, runtime.precision, whole)]
-        for module, forward in replaced:
-            cast(Any, module).forward = forward
+        replaced = [(of(), name, by) for of, name, by in _ready(backbone, runtime.precision, whole)]
+        for module, name, by in replaced:
+            vars(module)[name] = by
         try:
             yield True
         finally:
-            for module, _ in replaced:
-                vars(module).pop("forward", None)
+            for module, name, _ in replaced:
+                vars(module).pop(name, None)
 
 
 def _ready(backbone: nn.Module, precision: Precision, whole: bool) -> Replaced:
