@@ -83,7 +83,7 @@ def encode_multi_to(
     partial = path.with_name(f"{path.name}.partial")
     path.parent.mkdir(parents=True, exist_ok=True)
     with only_writer(partial):
-        done = _begin(partial, {**facts, "items": len(texts), "dim": tower.dim, "precision": precision})
+        done = _begin(partial, {**facts, "items": len(texts), "dim": tower.dim, "stored": precision})
         for start, block in encode_multi_windows(tower, texts, runtime, first=done, track=track, label=label):
             _refuse_broken(block, ids, start)
             with atomic_file(_part(partial, start)) as file, file.open("wb") as stream:

@@ -95,7 +95,8 @@ class Rough:
 
 def winners_of(states: Tensor, mask: Present, weight: Tensor, bias: Tensor, rough: Rough) -> Tensor:
     """The greatest logit of each entry [b, v] where it is above zero, else 0, by weights made ready once; on the CPU."""
-    return _winners_screened(_repeat_a_token(states, mask), weight, bias, rough)[0]
+    with torch.autocast(states.device.type, enabled=False):
+        return _winners_screened(_repeat_a_token(states, mask), weight, bias, rough)[0]
 
 
 def _rough(states: Tensor, weight: Tensor, bias: Tensor, rough: Rough | None = None) -> Tensor:

@@ -97,4 +97,5 @@ def restore_greatest(products, scale, middle, steps, sums, bias, starts, out):
         for i in range(starts[text], starts[text + 1]):
             s, m, row = scale[i], middle[i], products[i]
             for j in range(n):
-                best[j] = max(best[j], (F(row[j]) + m * sums[j]) * (s * steps[j]) + bias[j])
+                made = (F(row[j]) + m * sums[j]) * (s * steps[j]) + bias[j]
+                best[j] = made if made > best[j] else best[j]

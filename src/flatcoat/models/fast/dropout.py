@@ -24,13 +24,11 @@ U = np.uint32
 @quick
 def drop(x, out, first, last, low, high, least, factor):
     """out[i] = x[i] × factor where the hash of i is at least `least`, else 0, for first ≤ i < last."""
-    for i in range(first, last):
-        h = U(i) * U(0x9E3779B1) + low
-        h ^= h >> U(16)
-        h *= U(0x7FEB352D)
-        h ^= (h >> U(15)) ^ high
-        h *= U(0x846CA68B)
-        h ^= h >> U(16)
+    for i in range(first, last):  # numba's sums and products of 32 bits have 64: each is cut
+        h = U(U(i) * U(0x9E3779B1) + low)
+        h = U(U(h ^ U(h >> U(16))) * U(0x7FEB352D))
+        h = U(U(h ^ U(h >> U(15)) ^ high) * U(0x846CA68B))
+        h = U(h ^ U(h >> U(16)))
         out[i] = x[i] * factor if h >= least else np.float32(0)
 
 

@@ -50,10 +50,11 @@ class ByteHead:
         if mask is not None:
             flat = flat[mask.reshape(-1) != 0]
             starts = np.concatenate([np.zeros(1, np.int64), mask.sum(1).cumsum(0).numpy()])
-        held, out = Bytes.of(flat.contiguous().numpy()), np.zeros((rows, self.size), np.float32)
+        held, out = Bytes.of(flat.contiguous().numpy()), np.empty((rows, self.size), np.float32)
         room = torch.empty(len(flat) * ENTRIES, dtype=torch.int32)
         for number, block in enumerate(self.blocks):
             first = number * ENTRIES
-            products = block.products(held, room)
-            restore_greatest(products, held.scale, held.middle, *block.about, starts, out[:, first : first + ENTRIES])
+            products, best = block.products(held, room), np.zeros((rows, len(block.about[0])), np.float32)
+            restore_greatest(products, held.scale, held.middle, *block.about, starts, best)
+            out[:, first : first + ENTRIES] = best
         return torch.log1p(torch.from_numpy(out))

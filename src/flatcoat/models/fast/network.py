@@ -137,19 +137,22 @@ class QuickLinear:
 
 
 def quick_forwards(backbone: Any, precision: Precision, whole: bool = True) -> Replaced:
-    """Each module whose forward pass is replaced, and by what; the maps alone where the body is not to be taken `whole`."""
+    """Each module that is changed, in which attribute and to what; only maps where the body is not to be taken `whole`.
+
+    Heads stay in single precision: they are small, and some are made of large numbers that a few bits would not tell
+    apart (`mlm.make_identity`).
+    """
     base: Any = base_of(backbone)
     made: Replaced = []
     layers = _layers(base, precision) if whole else None
     if layers is not None:
         made.append((ref(base), "forward", QuickBody(base, layers)))
-    outer: Precision = "fp32" if precision == "int8" else precision  # heads are small, and the last to round
     inner = {id(module) for module in base.modules()}
     for module in backbone.modules():
         if type(module) is nn.Linear and "forward" not in vars(module):
             within = id(module) in inner
             if not (within and layers is not None) or module in _around(base):
-                made.append((ref(module), "forward", QuickLinear(module, precision if within else outer)))
+                made.append((ref(module), "forward", QuickLinear(module, precision if within else "fp32")))
     head = _head(backbone, precision)
     return made if head is None else [*made, head]
 

@@ -14,6 +14,7 @@ from typing import Any, ClassVar, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.graph import get_gradient_edge
 from torch.overrides import TorchFunctionMode
 
 from flatcoat.models.base import Runtime
@@ -81,6 +82,12 @@ def _attention(
     return None if weights is None else torch.matmul(weights, value)
 
 
+def _back(tensors: Any, gradients: Any, **options: Any) -> None:
+    """`torch.autograd.backward` within the modes that are on: torch takes a mode off within its own call, unless of edges."""
+    several = [tensors] if isinstance(tensors, Tensor) else tensors
+    torch.autograd.backward([get_gradient_edge(one) for one in several], gradients, **options)
+
+
 class Quicker(TorchFunctionMode):
     """Within it, torch's functions that have a quicker form here are that; whatever the form is not for is left to torch."""
 
@@ -92,6 +99,11 @@ class Quicker(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """What `func` gives."""
+        if func in (Tensor.backward, torch.autograd.backward) and not (kwargs or {}).get("inputs"):
+            said = dict(kwargs or {})
+            gradients = said["gradient" if func is Tensor.backward else "grad_tensors"]
+            with self:  # what is repeated on the way back is to be as it was
+                return _back(args[0], gradients, **{k: said[k] for k in ("retain_graph", "create_graph") if k in said})
         form = self.FORMS.get(func)
         made = None if form is None else form(*args, **(kwargs or {}))
         return func(*args, **(kwargs or {})) if made is None else made
