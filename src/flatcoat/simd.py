@@ -41,7 +41,7 @@ def has(feature: str) -> bool:
 
     asked = getattr(config, "CPU_FEATURES", None)
     if asked is not None:
-        return f"+{feature}" in asked
+        return f"+{feature}" in asked.split(",")
     return bool(binding.get_host_cpu_features().get(feature, False))
 
 

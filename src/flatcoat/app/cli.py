@@ -21,12 +21,13 @@ from flatcoat.app.cli_options import (
     ModelName,
     Out,
     Precision,
+    PrecisionOrAuto,
     Quiet,
     RecipeFile,
     Strict,
     Workers,
 )
-from flatcoat.app.cli_served import pull, push, report, serve
+from flatcoat.app.cli_served import pull, push, report, serve, speed
 from flatcoat.errors import FlatcoatError
 
 app = typer.Typer(
@@ -62,7 +63,7 @@ def encode(
     pooling: Annotated[str | None, typer.Option(help="Another pooling than the checkpoint's.")] = None,
     query_length: Annotated[int | None, typer.Option(help="Most tokens of a query.")] = None,
     document_length: Annotated[int | None, typer.Option(help="Most tokens of a document.")] = None,
-    precision: Precision = "fp32", device: Device = "auto", strict: Strict = False, allow: Allow = None, quiet: Quiet = False,
+    precision: PrecisionOrAuto = "fp32", device: Device = "auto", strict: Strict = False, allow: Allow = None, quiet: Quiet = False,
     workers: Workers = None,
 ) -> None:  # fmt: skip
     """Encode a collection's documents, or a split's queries, into a folder of vectors: dense, sparse, or several a text, as the
@@ -176,7 +177,7 @@ def rerank(
     k: Annotated[int, typer.Option("-k", help="Documents a query that are re-ranked; the rest stays below.")] = 100,
     out: Annotated[str, typer.Option(help="TREC run; - is stdout.")] = "-",
     split: Annotated[str | None, typer.Option(help="Only the queries of this split.")] = None,
-    precision: Precision = "fp32", device: Device = "auto", quiet: Quiet = False,
+    precision: PrecisionOrAuto = "fp32", device: Device = "auto", quiet: Quiet = False,
 ) -> None:  # fmt: skip
     """Re-rank a run's best documents with a cross-encoder."""
     from flatcoat.app.verbs_rerank import rerank as verb
@@ -316,7 +317,7 @@ def recipe(recipe: RecipeFile, changes: Changes = None, as_json: Json = False) -
     verb(recipe, changes, as_json)
 
 
-for verb in (report, serve, pull, push):
+for verb in (speed, report, serve, pull, push):
     app.command()(verb)
 
 

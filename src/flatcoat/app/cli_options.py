@@ -22,6 +22,9 @@ Html = Annotated[Path | None, typer.Option(help="Also write a report as one HTML
 ModelName = Annotated[str, typer.Argument(help="A folder, a Hub id, or pypi:DISTRIBUTION.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Precision = Annotated[str, typer.Option(help="fp32, bf16 or int8.")]
+PrecisionOrAuto = Annotated[
+    str, typer.Option(help="fp32, bf16, int8, or auto: the quickest that is measured to lose at most 0.2 % of nDCG@10.")
+]
 Workers = Annotated[
     str | None, typer.Option(help="Divide the work: a number of processes, ray:local[:N], or ray://HOST:PORT[/N].")
 ]

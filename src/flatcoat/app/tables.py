@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from flatcoat.app.model_tables import DEFAULT_INDEX, INDEXES, KINDS, IndexTable, ModelTable, SparsityTable
 from flatcoat.app.negative_tables import NegativesTable
@@ -31,6 +31,16 @@ class RuntimeTable(Table):
     batch_tokens: int = Field(default=0, ge=0)
     training_batch_tokens: int = Field(default=4096, ge=16)
     gradient_checkpointing: bool = False
+
+    @field_validator("precision", mode="before")
+    @classmethod
+    def _said(cls, value: Any) -> Any:
+        if value == "auto":
+            raise ValueError(
+                "auto is measured for a model that is there, as flatcoat speed MODEL COLLECTION does; "
+                "say fp32, bf16 or int8 here"
+            )
+        return value
 
 
 class TrainingTable(Table):

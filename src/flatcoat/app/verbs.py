@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from flatcoat.app.progress import say, tracker
 from flatcoat.app.recipe import load_recipe
@@ -14,6 +15,9 @@ from flatcoat.app.tables import IndexTable, LexicalTable, Table
 from flatcoat.errors import Misuse, nearest
 from flatcoat.multi_vectors import MultiFolder
 from flatcoat.sparse_vectors import SparseFolder
+
+if TYPE_CHECKING:
+    from flatcoat.app.family import Folder
 
 T = TypeVar("T", bound=Table)
 
@@ -86,18 +90,17 @@ def encode(
     workers: str | None = None,
 ) -> None:  # fmt: skip
     """`flatcoat encode`."""
-    from flatcoat.app import build
+    from flatcoat.app import build, verbs_speed
     from flatcoat.app.family import as_trained
     from flatcoat.app.tables import ModelTable, RuntimeTable
     from flatcoat.app.verbs_shards import Asked, encode_asked
     from flatcoat.checks.base import enforce
     from flatcoat.data.collection import open_collection
     from flatcoat.files import free_to_write
-    from flatcoat.models.base import runtime_of
     from flatcoat.models.load import kind_of
     from flatcoat.models.source import resolve
 
-    runtime = runtime_of("cpu" if workers else device, precision)
+    runtime = verbs_speed.first_runtime(device, precision, workers=workers)
     folder = resolve(model)
     kind = kind_of(folder)
     if kind == "cross":
@@ -116,8 +119,17 @@ def encode(
     enforce(as_trained(table, used), allow or ())
     used.runtime = runtime
     used.to(runtime.device)
+    if precision == verbs_speed.AUTO:
+        chosen = verbs_speed.choose_to_encode(used, model, opened, out, queries, quiet)
+        used.runtime = replace(runtime, precision=chosen)
     asked = Asked(used, table, collection, opened, device, tracker(quiet), lambda text: say(text, quiet))
     made = encode_asked(out, asked, queries, workers)
+    verbs_speed.chosen_for(out).unlink(missing_ok=True)
+    _tell(made, out, quiet)
+
+
+def _tell(made: Folder, out: Path, quiet: bool) -> None:
+    """What was encoded, on one line."""
     if isinstance(made, MultiFolder):
         tokens = len(made.vectors.vectors) / max(1, len(made))
         say(f"{len(made)} texts of {tokens:.1f} token vectors in the mean, {made.vectors.dim} dimensions: {out}", quiet)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,9 @@ def rerank(
         raise Misuse(f"-k {k}: re-ranks nothing; want at least 1")
     if not run_file.is_file():
         raise Misuse(f"{run_file}: no such run; want MODEL RUN COLLECTION")
-    from flatcoat.models.base import runtime_of
+    from flatcoat.app.verbs_speed import AUTO, choose_to_rerank, first_runtime
 
-    runtime = runtime_of(device, precision)
+    runtime = first_runtime(device, precision)
     opened, run = open_collection(collection), read_run(run_file)
     if split is not None:
         run = _of_split(run, opened, split, run_file)
@@ -33,6 +34,9 @@ def rerank(
     from flatcoat.search.rerank import rerank as again
 
     scorer = load_scorer(model, runtime)
+    if precision == AUTO:
+        chosen = choose_to_rerank(scorer, run, opened, split, k, quiet)
+        getattr(scorer, "encoder", scorer).runtime = replace(runtime, precision=chosen)
     made = again(run, scorer, _by_id(opened.queries), _by_id(opened.documents), k, track=tracker(quiet))
     if out == "-":
         sys.stdout.write(format_run(made, "flatcoat-rerank"))

@@ -110,7 +110,7 @@ def attend(states, starts, heads, out):
             k = begin * width + hidden + head * size
             for first in range(0, length, BLOCK):
                 left, q = min(BLOCK, length - first), (begin + first) * width + head * size
-                if left > 2 * WIDE:
+                if 2 * left > BLOCK:
                     block_wide(flat, q, k, k + hidden, length, left, width, size, queries, table, values, top, total)
                 else:
                     block_narrow(flat, q, k, k + hidden, length, left, width, size, queries, table, values, top, total)

@@ -128,7 +128,7 @@ def attend_low(states, starts, heads, out):
             pair_values(flat, k + hidden // 2, width, length, size, pairs)
             for first in range(0, length, BLOCK):
                 left, q = min(BLOCK, length - first), (begin + first) * width + head * half
-                if left > 2 * WIDE:
+                if 2 * left > BLOCK:
                     block_wide(flat, q, k, length, left, width, size, queries, table, words, pairs, values, top, total)
                 else:
                     block_narrow(

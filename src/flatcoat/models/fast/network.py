@@ -10,7 +10,7 @@ import contextlib
 import threading
 from collections.abc import Iterator
 from typing import Any, cast
-from weakref import WeakKeyDictionary, ref
+from weakref import WeakKeyDictionary, WeakSet, ref
 
 import numpy as np
 import torch
@@ -23,8 +23,14 @@ from flatcoat.models.fast.linear import joined, ready
 
 Replaced = list[tuple["ref[nn.Module]", str, Any]]  # of which module, which attribute, by what
 _kept: WeakKeyDictionary[nn.Module, dict[tuple[Precision, bool], Kept]] = WeakKeyDictionary()
+_running: WeakSet[nn.Module] = WeakSet()
 _lock = threading.RLock()
 PROBES = 16
+OTHERWISE = (
+    "is_decoder",
+    "output_hidden_states",
+    "output_attentions",
+)  # what a configuration may ask of a body beside states
 
 
 def numba_is_there() -> bool:
@@ -49,7 +55,7 @@ class Kept:
     def __init__(self, network: nn.Module, replaced: Replaced):
         weights = list(network.parameters())
         self.replaced, self.mark = replaced, _mark(weights)
-        flat = [one.detach().reshape(-1) for one in weights]
+        flat = [one.detach().float().reshape(-1) for one in weights]
         self.views = [one[:: max(1, len(one) // PROBES)].numpy() for one in flat]
         self.probe = np.concatenate(self.views).tobytes()
 
@@ -97,7 +103,8 @@ class QuickBody:
 
         base, types = self.base, {} if token_type_ids is None else {"token_type_ids": token_type_ids}
         more = any(other.get(name) is not None for name in other if name not in ("return_dict", "use_cache"))
-        if input_ids is None or more or not torch.is_inference_mode_enabled():
+        plain = input_ids is not None and (attention_mask is None or attention_mask.dim() == 2) and not more
+        if not plain or not torch.is_inference_mode_enabled():
             return type(base).forward(base, input_ids=input_ids, attention_mask=attention_mask, **types, **other)
         x = base.embeddings(input_ids=input_ids, **types)
         if hasattr(base, "embeddings_project"):
@@ -113,6 +120,7 @@ class QuickBody:
         flat = x.reshape(-1, hidden)
         if mask is None:
             return self.layers(flat, np.arange(rows + 1) * width).view(rows, width, hidden)
+        mask = mask != 0
         here = mask.reshape(-1).nonzero().squeeze(1)
         starts = np.concatenate([np.zeros(1, np.int64), mask.sum(1).cumsum(0).numpy()])
         out = torch.zeros_like(flat)
@@ -179,7 +187,7 @@ def _layers(base: Any, precision: Precision) -> Layers | None:
     parts, activation = parts_of(base), activation_of(base.config)
     if parts is None or activation is None or not numba_is_there() or "forward" in vars(base):
         return None
-    if getattr(base.config, "is_decoder", False):  # tokens see those before them alone
+    if any(getattr(base.config, said, False) for said in OTHERWISE):
         return None
     from flatcoat.models.fast.tiles import WIDE
 
@@ -201,12 +209,17 @@ def quickly(backbone: nn.Module | None, runtime: Runtime, *, whole: bool = True)
         yield False
         return
     with _lock:
+        if backbone in _running:  # the one around this does it
+            yield True
+            return
+        _running.add(backbone)
         replaced = [(of(), name, by) for of, name, by in _ready(backbone, runtime.precision, whole)]
         for module, name, by in replaced:
             vars(module)[name] = by
         try:
             yield True
         finally:
+            _running.discard(backbone)
             for module, name, _ in replaced:
                 vars(module).pop(name, None)
 
