@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import statistics
 import subprocess
@@ -11,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(os.environ.get("FLATCOAT_RESULTS") or Path(__file__).parent / "results")  # where tables are written
 
 
 def alternate(
@@ -39,6 +40,11 @@ def medians(rows: list[dict[str, Any]], key: str) -> tuple[float, float, float]:
     return statistics.median(values), min(values), max(values)
 
 
+def median_ratio(rows: list[dict[str, Any]], base: list[dict[str, Any]], key: str) -> float:
+    """Median of the rounds' ratios of one number to the same round's of `base`."""
+    return statistics.median(a[key] / b[key] for a, b in zip(rows, base, strict=True))
+
+
 def peak_megabytes() -> float:
     """The most memory this process has held."""
     import resource
@@ -61,7 +67,7 @@ def write_table(name: str, script: str, header: list[str], rows: list[list[Any]]
              f"# {command(script)}"]  # fmt: skip
     lines += [f"# {line}" for line in note.splitlines()]
     lines += ["\t".join(header), *("\t".join(map(str, row)) for row in rows)]
-    RESULTS.mkdir(exist_ok=True)
+    RESULTS.mkdir(parents=True, exist_ok=True)
     (RESULTS / f"{name}.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
     print("\n".join(lines))
 

@@ -205,7 +205,9 @@ def main() -> None:
               "least cosine", "peak MB"]  # fmt: skip
     limit = ", ".join(f"{k} {medians(found['limits'], k)[0]:.0f}" for k in ("fp32, MKL", "fp32", "bf16", "int8"))
     where = Path(args.collection).name.strip(":")
-    note = f"{args.documents} documents of {where}, {args.rounds} alternating rounds, {work / 1e9:.2f} GFLOP a document\n"
+    note = (
+        f"{args.documents} documents of {where}, {args.rounds} alternating rounds, {work / 1e9:.2f} GFLOP a document\n"
+    )
     write_table(f"encode_dense_{where}", "encode_dense", header, rows, note + f"limits of this run, GFLOP/s: {limit}")
 
 

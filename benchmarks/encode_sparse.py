@@ -17,10 +17,19 @@ from pathlib import Path
 import numpy as np
 
 from common import alternate, medians, peak_megabytes, quietly, write_table
-from encode_dense import texts
 from train_sparse import PEER, checkpoint
 
+OURS = {"flatcoat": "fp32", "flatcoat-bf16": "bf16", "flatcoat-int8": "int8"}
 SAVED = Path(tempfile.gettempdir()) / "flatcoat-encode-sparse.npz"
+
+
+def texts(collection: str, count: int) -> list[str]:
+    """Some documents, drawn with a fixed seed."""
+    from flatcoat.data.collection import open_collection
+
+    documents = open_collection(collection).documents
+    rows = np.random.default_rng(0).permutation(len(documents))[:count]
+    return list(documents.texts(rows))
 
 
 def one(args: argparse.Namespace, folder: Path) -> None:
@@ -35,8 +44,7 @@ def one(args: argparse.Namespace, folder: Path) -> None:
         from flatcoat.models.splade_checkpoint import load_splade
 
         ours = load_splade(str(folder))
-        if args.one == "flatcoat-bf16":
-            ours.runtime = Runtime(precision="bf16")
+        ours.runtime = Runtime(precision=OURS[args.one])  # pyright: ignore[reportArgumentType]
         encode = ours.encode_documents
     encode(documents[:64])
     before, start = peak_megabytes(), time.perf_counter()
@@ -67,7 +75,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as place:
             one(args, checkpoint(args.model, Path(place) / "model", args.length))
         return
-    names = [PEER, "flatcoat", "flatcoat-bf16"]
+    names = [PEER, *OURS]
     rows = []
     for model in ("tiny", "minilm") if args.model == "both" else (args.model,):
         extra = [args.collection, "--model", model, "--documents", str(args.documents), "--length", str(args.length)]

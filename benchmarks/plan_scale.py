@@ -97,7 +97,7 @@ class Measured(NamedTuple):
 
 def measured() -> Measured:
     """Read the results."""
-    notes, encode = rows("encode_dense")
+    notes, encode = rows("encode_dense_scifact")
     cores = number(r"(\d+) cores", notes)
     scan_notes, scan = rows("scan")
     each = number(r"(\d+) vectors of", scan_notes)
@@ -241,7 +241,7 @@ def search_table(m: Measured, a: Assumed) -> str:
 def plan() -> str:
     """All that stands between the marks."""
     m, a = measured(), Assumed()
-    notes = rows("encode_dense")[0]
+    notes = rows("encode_dense_scifact")[0]
     said = table(
         ["assumed", "value"], [[f"`{name}`: {SAID[name]}", f"{value:g}"] for name, value in a._asdict().items()]
     )

@@ -23,7 +23,7 @@ def table(name: str, columns: list[str] | None = None, where: tuple[str, str] | 
     if where is not None:
         at = rows[0].index(where[0])
         rows = [rows[0], *(row for row in rows[1:] if row[at] == where[1])]
-    wanted = [rows[0].index(c) for c in columns or rows[0]]
+    wanted = [rows[0].index(c) for c in columns] if columns else range(len(rows[0]))
     cells = [[row[i] for i in wanted] for row in rows]
     body = ["| " + " | ".join(row) + " |" for row in [cells[0], ["---"] * len(wanted), *cells[1:]]]
     return "\n".join([*body, "", f"`{notes[1]}`; {'; '.join(notes[2:])}. {notes[0]}."])
@@ -52,7 +52,7 @@ def main() -> None:
     fill(notes, "scan", table("scan"))
     readme = ROOT / "README.md"
     fill(readme, "train", table("train_dense"))
-    fill(readme, "encode", table("encode_dense"))
+    fill(readme, "encode", table("encode_dense_scifact"))
     sparse = ROOT / "docs" / "sparse.md"
     for name in ("train_sparse", "encode_sparse", "sparse_terms", "sparse_scale"):
         fill(sparse, name, table(name))
@@ -70,7 +70,7 @@ def main() -> None:
     for name in ("nystrom-landmarks", "nystrom-refresh"):
         fill(negatives, name, table(name))
     fill(ROOT / "docs" / "serving.md", "serve", table("serve"))
-    for script in ("scripts/plot_scale.py", "benchmarks/plan_scale.py"):
+    for script in ("scripts/plot_scale.py", "scripts/bench_page.py", "benchmarks/plan_scale.py"):
         subprocess.run([sys.executable, str(ROOT / script)], check=True)
     if len(sys.argv) > 1:
         report = Path(sys.argv[1]).read_text(encoding="utf-8")

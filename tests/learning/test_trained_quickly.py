@@ -251,6 +251,19 @@ def test_dropout_keeps_its_share_and_its_mean(p):
     torch.testing.assert_close(x.grad, kept / (1 - p))
 
 
+def test_bfloat16_is_dropped_at_the_same_places():
+    x = 1 + numbers(40, 50).abs()
+    with trained_quickly(nn.Dropout(0.3), Runtime(precision="bf16")):
+        torch.manual_seed(5)
+        full = F.dropout(x, 0.3, True)
+        torch.manual_seed(5)
+        half = F.dropout(x.bfloat16(), 0.3, True)
+    assert half.dtype == torch.bfloat16
+    torch.testing.assert_close(half.float(), full, rtol=2**-7, atol=0)
+    assert torch.equal(half == 0, full == 0)
+    assert 0 < (half == 0).sum() < half.numel()
+
+
 def test_neighbours_are_dropped_apart():
     """No pattern along rows or columns of any width."""
     x, layer = torch.ones(2**17), nn.Dropout(0.5)

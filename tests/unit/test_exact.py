@@ -60,7 +60,9 @@ def test_many_queries_take_the_tiles_and_few_do_not(monkeypatch):
     vectors = np.eye(8, dtype=np.float32)
     for count in (1, exact.MANY - 1, exact.MANY, 300):
         ExactIndex(vectors).search(Dense(np.ones((count, 8), np.float32)), 2)
-    ExactIndex(vectors.astype(np.float16)).search(Dense(np.ones((300, 8), np.float32)), 2)  # other types go by the library
+    ExactIndex(vectors.astype(np.float16)).search(
+        Dense(np.ones((300, 8), np.float32)), 2
+    )  # other types go by the library
     assert taken == [exact.MANY, exact.TOGETHER, 300 - exact.TOGETHER]
 
 

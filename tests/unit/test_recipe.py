@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from flatcoat.app.recipe import format_recipe, load_recipe, parse_recipe
-from flatcoat.app.verbs_judge import draw
+from flatcoat.app.verbs_recipe import draw
 from flatcoat.errors import Misuse
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -312,7 +312,7 @@ def ablate(
 @app.command()
 def recipe(recipe: RecipeFile, changes: Changes = None, as_json: Json = False) -> None:
     """Show what a recipe resolves to, and draw its learning rate."""
-    from flatcoat.app.verbs_judge import recipe as verb
+    from flatcoat.app.verbs_recipe import recipe as verb
 
     verb(recipe, changes, as_json)
 

@@ -71,6 +71,8 @@ def _encode(
     facts, ids = _described(asked, split, rows)
     kind = asked.table.kind
     runtime = asked.model.runtime
+    if runtime.precision == "int8" and not crew.device.startswith("cpu"):
+        raise Misuse(f"--precision int8: the workers compute on {crew.device}; want bf16 there, or --device cpu")
     keyed = {**facts, "rows": rows, "ids": digest(ids) if split else None, "kind": kind, "stored": stored}
     keyed |= {"device": crew.device, "batch_tokens": runtime.tokens}
     plan = plan_of(path.with_name(f"{path.name}.shards"), keyed, len(ids), WINDOW)

@@ -16,29 +16,46 @@ import torch
 from torch import Tensor
 
 from flatcoat.models.fast.threads import in_parts
-from flatcoat.simd import quick
+from flatcoat.models.fast.tiles import bits, number, rounded
+from flatcoat.simd import inlined, quick
 
 U = np.uint32
 
 
+@inlined
+def mixed(i, low, high):
+    """The hash of a place."""
+    h = U(U(i) * U(0x9E3779B1) + low)  # numba's sums and products of 32 bits have 64: each is cut
+    h = U(U(h ^ U(h >> U(16))) * U(0x7FEB352D))
+    h = U(U(h ^ U(h >> U(15)) ^ high) * U(0x846CA68B))
+    return U(h ^ U(h >> U(16)))
+
+
 @quick
 def drop(x, out, first, last, low, high, least, factor):
-    """out[i] = x[i] × factor where the hash of i is at least `least`, else 0, for first ≤ i < last."""
-    for i in range(first, last):  # numba's sums and products of 32 bits have 64: each is cut
-        h = U(U(i) * U(0x9E3779B1) + low)
-        h = U(U(h ^ U(h >> U(16))) * U(0x7FEB352D))
-        h = U(U(h ^ U(h >> U(15)) ^ high) * U(0x846CA68B))
-        h = U(h ^ U(h >> U(16)))
-        out[i] = x[i] * factor if h >= least else np.float32(0)
+    """out[i] = x[i] × factor where the hash of i is at least `least`, else 0, for first ≤ i < last; bits of float32 numbers."""
+    for i in range(first, last):
+        word = bits(number(x[i]) * factor)
+        out[i] = word if mixed(i, low, high) >= least else np.int32(0)
+
+
+@quick
+def drop_low(x, out, first, last, low, high, least, factor):
+    """As `drop`, of bits of bfloat16 numbers."""
+    for i in range(first, last):
+        word = rounded(number(np.int32(x[i]) << np.int32(16)) * factor)
+        out[i] = np.int16(word >> np.int32(16)) if mixed(i, low, high) >= least else np.int16(0)
 
 
 def dropped(x: Tensor, p: float, seed: int) -> Tensor:
-    """Numbers x (float32) after dropout with probability p under a seed of 62 bits."""
+    """Numbers x (float32 or bfloat16) after dropout with probability p under a seed of 62 bits."""
     x = x.contiguous()
     out = torch.empty_like(x)
-    given, made = x.detach().view(-1).numpy(), out.view(-1).numpy()
+    half = x.dtype == torch.bfloat16
+    given, made = (t.detach().view(torch.int16 if half else torch.int32).view(-1).numpy() for t in (x, out))
     numbers = U(seed & 0x7FFFFFFF), U(seed >> 31), U(round(p * 2**32)), np.float32(1 / (1 - p))
-    in_parts(len(given), lambda first, last: drop(given, made, first, last, *numbers))
+    work = drop_low if half else drop
+    in_parts(len(given), lambda first, last: work(given, made, first, last, *numbers))
     return out
 
 
@@ -54,5 +71,5 @@ class _Dropout(torch.autograd.Function):
 
 
 def dropout(x: Tensor, p: float) -> Tensor:
-    """Dropout of float32 numbers on a CPU, with a seed from torch's generator."""
+    """Dropout of float32 or bfloat16 numbers on a CPU, with a seed from torch's generator."""
     return cast(Tensor, _Dropout.apply(x, p, int(torch.randint(2**62, (1,)))))

@@ -93,7 +93,8 @@ def extent(typingctx, x, at, count, out):
 
 
 @numba.extending.intrinsic
-def _as_float(typingctx, bits):
+def number(typingctx, word):
+    """The number whose bits a word holds."""
     from numba.core import types
 
     def generate(context, builder, signature, arguments):
@@ -103,7 +104,8 @@ def _as_float(typingctx, bits):
 
 
 @numba.extending.intrinsic
-def _as_bits(typingctx, number):
+def bits(typingctx, number):
+    """A number's bits as a word."""
     from numba.core import types
 
     def generate(context, builder, signature, arguments):
@@ -124,13 +126,13 @@ def power(y):
     p = p * r + F(2.402264791363012e-1)
     p = p * r + F(6.931472028550421e-1)
     p = p * r + F(1.0)
-    return _as_float(_as_bits(p) + (np.int32(whole) << np.int32(23)))
+    return number(bits(p) + (np.int32(whole) << np.int32(23)))
 
 
 @inlined
 def rounded(x):
     """The bits of a number rounded to bfloat16, in the upper half of a word."""
-    return (_as_bits(x) + np.int32(0x8000)) & np.int32(-0x10000)
+    return (bits(x) + np.int32(0x8000)) & np.int32(-0x10000)
 
 
 @inlined

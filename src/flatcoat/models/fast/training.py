@@ -45,6 +45,9 @@ class _Linear(torch.autograd.Function):
         return to_x, to_weight, to_bias
 
 
+KINDS = (torch.float32, torch.bfloat16)
+
+
 def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor | None:
     plain = x.dtype == weight.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
     if not plain or x.numel() == 0 or weight.dim() != 2 or min(weight.shape) < 16 or not packs("fp32"):
@@ -53,7 +56,7 @@ def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor | N
 
 
 def _dropout(x: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor | None:
-    if not training or not 0 < p < 1 or inplace or x.dtype != torch.float32 or not numba_is_there():
+    if not training or not 0 < p < 1 or inplace or x.dtype not in KINDS or x.is_cuda or not numba_is_there():
         return None
     from flatcoat.models.fast.dropout import dropout
 
@@ -71,15 +74,15 @@ def _attention(
     enable_gqa: bool = False,
 ) -> Tensor | None:
     """Attention with dropout of its weights, written out: torch's own is written out too, with a mask drawn for it."""
-    if not dropout_p or is_causal or enable_gqa or query.dtype != torch.float32 or not numba_is_there():
+    if not dropout_p or is_causal or enable_gqa or query.dtype not in KINDS or not numba_is_there():
         return None
     scores = torch.matmul(query * (scale or query.shape[-1] ** -0.5), key.transpose(-2, -1))
     if attn_mask is not None and attn_mask.dtype == torch.bool:
-        scores = scores.masked_fill(~attn_mask, torch.finfo(torch.float32).min)
+        scores = scores.masked_fill(~attn_mask, torch.finfo(scores.dtype).min)
     elif attn_mask is not None:
         scores = scores + attn_mask
     weights = _dropout(torch.softmax(scores, -1), dropout_p)
-    return None if weights is None else torch.matmul(weights, value)
+    return None if weights is None else torch.matmul(weights.to(value.dtype), value)
 
 
 def _back(tensors: Any, gradients: Any, **options: Any) -> None:
