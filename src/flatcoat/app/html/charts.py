@@ -96,10 +96,10 @@ def bars_chart(name: str, title: str, bars: Sequence[tuple[str, float]], width: 
     left, row, middle = _rows(width, [label for label, _ in bars])
     sheet = Canvas(width, 8 + row * len(bars) + 8)
     most = max((value for _, value in bars), default=1.0) or 1.0
-    scale = Scale(0.0, most, left, width - 96)
-    for i, (label, value) in enumerate(bars):
+    told = [f"{number(value, 3)} {unit}".strip() for _, value in bars]
+    scale = Scale(0.0, most, left, width - max([96, *(20 + 7 * len(said) for said in told)]))
+    for i, ((label, value), said) in enumerate(zip(bars, told, strict=True)):
         y = 8 + i * row
-        said = f"{number(value, 3)} {unit}".strip()
         _label(sheet, label, y, left, width)
         sheet.box(left, y + middle - 7, max(1.0, scale.at(value) - left), 14, tone="c1", title=f"{label}: {said}")
         sheet.text(scale.at(value) + 8, y + middle + 4.5, said, tone="soft", size=12)
