@@ -12,10 +12,10 @@ from dataclasses import asdict
 
 import numpy as np
 import pytest
+from commands import call
 
 from flatcoat.app.ablate import gradient_norms, nll_alone, run_ablation, seeded, stage_keys, variants, weighing
 from flatcoat.app.ablate_report import markdown, sentences, summarise, verdict
-from flatcoat.app.cli import main
 from flatcoat.app.recipe import load_recipe, parse_recipe
 from flatcoat.data.collection import open_collection
 from flatcoat.data.trec import read_run
@@ -85,18 +85,6 @@ NAMES = [
     "without interaction",
     "nll alone",
 ]
-
-
-def call(*words) -> int:
-    """Run a command in this process; its exit code."""
-    before, sys.argv = sys.argv, ["flatcoat", *map(str, words)]
-    try:
-        main()
-    except SystemExit as stop:
-        return int(stop.code or 0)
-    finally:
-        sys.argv = before
-    return 0
 
 
 @pytest.fixture(scope="module")

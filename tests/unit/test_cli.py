@@ -12,24 +12,11 @@ import time
 from pathlib import Path
 
 import pytest
+from commands import call
 
-from flatcoat.app.cli import main
 from flatcoat.data.trec import read_run
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-def call(*words) -> int:
-    """Run a command in this process; its exit code."""
-    before = sys.argv
-    sys.argv = ["flatcoat", *map(str, words)]
-    try:
-        main()
-    except SystemExit as stop:
-        return int(stop.code or 0)
-    finally:
-        sys.argv = before
-    return 0
 
 
 @pytest.fixture(scope="module")

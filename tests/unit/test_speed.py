@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from commands import call
 
 from flatcoat.app import speed as measuring
-from flatcoat.app.cli import main
 from flatcoat.app.speed import Row, Speed, choose, measure_encoder, measure_scorer
 from flatcoat.app.speed_sample import Pairs, Sample, TooFew, pairs_of, pairs_of_run, sample_of
 from flatcoat.data.collection import open_collection
@@ -26,19 +25,6 @@ from flatcoat.records import Ranking
 from flatcoat.representations import Dense, MultiVector, Sparse
 from flatcoat.search.engine import named
 from flatcoat.search.precisions import ROUNDS, alternate, cosines, precisions_of
-
-
-def call(*words) -> int:
-    """Run a command in this process; its exit code."""
-    before = sys.argv
-    sys.argv = ["flatcoat", *map(str, words)]
-    try:
-        main()
-    except SystemExit as stop:
-        return int(stop.code or 0)
-    finally:
-        sys.argv = before
-    return 0
 
 
 def row(precision, rate, change, first=100.0):

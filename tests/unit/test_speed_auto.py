@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
 
 import numpy as np
 import pytest
+from commands import call
 
 from flatcoat.app import verbs_speed
-from flatcoat.app.cli import main
 from flatcoat.app.family import open_vectors
 from flatcoat.app.recipe import load_recipe
 from flatcoat.app.speed import Row, Speed
@@ -21,19 +20,6 @@ from flatcoat.models.cross_checkpoint import CrossOverrides, load_cross, save_cr
 from flatcoat.models.encode import encode_all
 from flatcoat.models.load import load_model
 from flatcoat.records import Ranking
-
-
-def call(*words) -> int:
-    """Run a command in this process; its exit code."""
-    before = sys.argv
-    sys.argv = ["flatcoat", *map(str, words)]
-    try:
-        main()
-    except SystemExit as stop:
-        return int(stop.code or 0)
-    finally:
-        sys.argv = before
-    return 0
 
 
 @pytest.fixture(scope="module")

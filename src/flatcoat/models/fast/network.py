@@ -26,11 +26,7 @@ _kept: WeakKeyDictionary[nn.Module, dict[tuple[Precision, bool], Kept]] = WeakKe
 _running: WeakSet[nn.Module] = WeakSet()
 _lock = threading.RLock()
 PROBES = 16
-OTHERWISE = (
-    "is_decoder",
-    "output_hidden_states",
-    "output_attentions",
-)  # what a configuration may ask of a body beside states
+OTHERWISE = ("is_decoder", "output_hidden_states", "output_attentions")  # asked of a body, which ours does not do
 
 
 def numba_is_there() -> bool:

@@ -104,7 +104,9 @@ class Quicker(TorchFunctionMode):
         """What `func` gives."""
         if func in (Tensor.backward, torch.autograd.backward) and not (kwargs or {}).get("inputs"):
             said = dict(kwargs or {})
-            gradients = said["gradient" if func is Tensor.backward else "grad_tensors"]
+            gradients = (
+                args[1] if len(args) > 1 else said.get("gradient" if func is Tensor.backward else "grad_tensors")
+            )
             with self:  # what is repeated on the way back is to be as it was
                 return _back(args[0], gradients, **{k: said[k] for k in ("retain_graph", "create_graph") if k in said})
         form = self.FORMS.get(func)
