@@ -75,6 +75,7 @@ QUESTIONS = (
              (Bars(("command",), "ms", "ms"),)),
     Question("limits", "What could this machine do at most?",
              "Matrix products and reads of memory alone; other tables give shares of them.", (Bars(("threads",), "bf16", "GFLOP/s"),)),
+    Question("exact", "What does exact search cost, by size and by queries at once?", "Every vector against every query, on all cores."),
     Question("encode_dense_*", "How fast are documents encoded into vectors?",
              "The same model in every runtime; nDCG@10 is of the vectors that were made so.",
              (Bars(("engine",), "documents/s", "documents/s"),)),
