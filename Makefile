@@ -1,11 +1,11 @@
-# make setup | demo | test | check | bench | bench-long | docs; everything lives in .venv
+# make setup | demo | fast | check | test | format | bench | bench-long | reproduce | docs | site | audit | sbom | lock; everything lives in .venv
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo test fast check format bench bench-long bench-setup docs clean
+.PHONY: setup demo test fast check format bench bench-long bench-setup reproduce docs site audit sbom lock clean
 setup: .venv/.done
 
-.venv/.done: constraints.txt pyproject.toml scripts/setup.sh
+.venv/.done: constraints.txt requirements.lock pyproject.toml scripts/setup.sh
 	PYTHON=$(PYTHON) sh scripts/setup.sh
 	touch $@
 
@@ -19,18 +19,24 @@ fast: setup
 	$(BIN)/python -m pytest -n 2 -m "not slow"
 
 check: setup
-	$(BIN)/ruff format --check src tests benchmarks
-	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/ruff format --check src tests benchmarks examples
+	$(BIN)/ruff check src tests benchmarks examples
 	$(BIN)/pyright
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 -m "not slow"
 
 format: setup
-	$(BIN)/ruff format src tests benchmarks
-	$(BIN)/ruff check --fix src tests benchmarks
+	$(BIN)/ruff format src tests benchmarks examples
+	$(BIN)/ruff check --fix src tests benchmarks examples
 
 docs: setup
 	$(BIN)/python scripts/cli_docs.py
+	$(BIN)/python scripts/checks_page.py
 	$(BIN)/python scripts/bench_page.py
+	$(BIN)/python scripts/recipe_docs.py
+
+# The documentation as a site in build/site, for any server of files or for a browser on the disk: it asks no other machine for anything.
+site: setup
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # Benchmarks: tables to stdout and to RESULTS, all else to runs/bench.log. `bench` has small defaults: plan for an hour on two cores;
 # each script takes more by itself. `bench-long` are the long ones, hours: FOLDER is a BEIR folder with many documents.
@@ -64,6 +70,42 @@ bench-long: bench-setup
 	$(call measure,negatives/scale.py)
 
 comma := ,
+
+# Every number of README and docs again, and which moved: ten hours on two cores; ARGS='--list', '--quick', '--within 60', '--only NAME'.
+# COLLECTIONS is a folder with the collections that --list names; what is absent is said and left out.
+COLLECTIONS ?= ../shared/collections
+ARGS ?=
+
+reproduce: bench-setup
+	@$(BIN)/python scripts/reproduce.py --collections $(COLLECTIONS) $(ARGS)
+
+# Known faults of every pinned version, from the advisory databases: wants network.
+audit: setup
+	$(BIN)/python -m pip_audit -r requirements.lock --disable-pip --require-hashes --progress-spinner off
+
+# What is installed, as CycloneDX: dist/sbom.cdx.json; and its licences.
+sbom: setup
+	$(BIN)/python scripts/sbom.py
+	$(BIN)/python scripts/sbom.py --licences
+
+# After constraints.txt has changed: the hashes of every file of each version.
+lock: setup
+	$(BIN)/python scripts/lock.py
+
+# Lines run by tests, of the rooms that pyproject.toml names, in two passes: as always, with kernels compiled anew so that what writes
+# their instructions is seen; and small kernels' tests as plain Python.
+ROOMS := tests/contracts tests/engines tests/golden tests/properties tests/unit
+coverage: setup
+	@rm -f .coverage .coverage.*
+	cache=$$(mktemp -d) && NUMBA_CACHE_DIR=$$cache $(BIN)/python -m coverage run -m pytest -p no:cacheprovider $(ROOMS); done=$$?; rm -rf $$cache; exit $$done
+	NUMBA_DISABLE_JIT=1 $(BIN)/python -m coverage run -m pytest -p no:cacheprovider tests/unit/test_kernels_small.py
+	$(BIN)/python -m coverage combine -q
+	$(BIN)/python -m coverage report
+
+# Faults planted in losses, samplers and measures, one at a time (docs/testing.md): SAMPLE of each file, hours where it is large
+SAMPLE ?= 20
+mutants: setup
+	$(BIN)/python scripts/mutants.py objectives mining measures --sample $(SAMPLE)
 
 clean:
 	rm -rf .venv runs build dist

@@ -15,15 +15,16 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from peers import said_by, timed
 
 if TYPE_CHECKING:
     from flatcoat.index.multivector import MultiVectorIndex, MultiVectorSettings
@@ -32,19 +33,6 @@ if TYPE_CHECKING:
 
 K = 10
 SETTINGS = "2:32:256:100,2:32:512:100,2:32:1024:100,2:32:2048:200,2:100000:2048:200,2:32:1024:100i,2:32:1024:0,4:32:1024:0,1:32:2048:200"
-
-
-def timed(ask: Callable[[int], Sequence[int]], queries: int) -> tuple[list[list[int]], list[float]]:
-    """Rows found and processor milliseconds, query by query."""
-    found, spent = [], []
-    for i in range(min(3, queries)):
-        ask(i)
-    for i in range(queries):
-        begin = time.process_time_ns()
-        rows = ask(i)
-        spent.append((time.process_time_ns() - begin) / 1e6)
-        found.append([int(row) for row in rows])
-    return found, spent
 
 
 def read_setting(text: str) -> MultiVectorSettings:
@@ -124,7 +112,7 @@ def ours(documents: MultiVector, queries: MultiVector, settings: str, cache: Pat
         beside = 0.0
         if setting.rescore:
             beside = (documents.vectors.nbytes if index.parts.bytes is None else index.parts.bytes[0].nbytes) / 1e6
-        found, spent = timed(lambda i, index=index: index.search(queries[i : i + 1], K).rows[0], len(queries))
+        found, spent = timed(lambda i, index=index: index.search(queries[i : i + 1], K).rows[0], len(queries), 3)
         name = f"{setting.bits} bits, {'all' if setting.nprobe > 65536 else setting.nprobe} cells probed, {setting.candidates} candidates"
         said = (
             f"MaxSim of {setting.rescore}{' by int8' if setting.kept == 'int8' else ''}"
@@ -137,17 +125,8 @@ def ours(documents: MultiVector, queries: MultiVector, settings: str, cache: Pat
 def ask_peer(name: str, arrays: Path, python: str, limit: int) -> list[dict[str, Any]]:
     """What a peer left; nothing, and a word of why, where it is not installed or took longer than `limit` seconds."""
     file, script = arrays / f"{name}.json", Path(__file__).with_name("multivector_peers.py")
-    file.unlink(missing_ok=True)
     names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS", "LANCE_CPU_THREADS")
-    alone = {**os.environ, **dict.fromkeys(names, "1")}
-    try:
-        command = [python, str(script), name, "--arrays", str(arrays)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=limit, env=alone)
-        if done.returncode:
-            print(f"{name}: {done.stderr.strip().splitlines()[-1:]}", file=sys.stderr)
-    except subprocess.TimeoutExpired:
-        print(f"{name}: not done in {limit} s", file=sys.stderr)
-    return json.loads(file.read_text()) if file.exists() else []
+    return said_by(name, [python, str(script), name, "--arrays", str(arrays)], file, names, limit)
 
 
 def exact_answer(documents: MultiFolder, queries: MultiVector, cache: Path) -> Any:

@@ -246,10 +246,10 @@ def plan() -> str:
         ["assumed", "value"], [[f"`{name}`: {SAID[name]}", f"{value:g}"] for name, value in a._asdict().items()]
     )
     return "\n\n".join([
-        f"**Measured** on {notes[0].split(', Python')[0]}: all-MiniLM-L6-v2 encodes {m.fp32:.1f} passages a second and core in fp32, "
-        f"{m.bf16:.1f} in bf16; a query costs a core {m.exact * 1e9:.1f} ns a document by exact search, {m.scan * 1e9:.1f} by `scan`, "
-        f"{m.bits * 1e9:.1f} by `bits`, {m.inverted * 1e9:.2f} by `inverted`, "
-            f"{m.pruned * 1e9:.2f} by `pruned` and {m.late * 1e9:.0f} by `multivector`.",
+        (f"**Measured** on {notes[0].split(', Python')[0]}: all-MiniLM-L6-v2 encodes {m.fp32:.1f} passages a second and core in fp32, "
+         f"{m.bf16:.1f} in bf16; a query costs a core {m.exact * 1e9:.1f} ns a document by exact search, {m.scan * 1e9:.1f} by `scan`, "
+         f"{m.bits * 1e9:.1f} by `bits`, {m.inverted * 1e9:.2f} by `inverted`, "
+         f"{m.pruned * 1e9:.2f} by `pruned` and {m.late * 1e9:.0f} by `multivector`."),
         "**Bytes**", bytes_table(m),
         "**Encoding**, on as many machines as finish in the days assumed; linear in cores (assumed)", encode_table(m, a),
         "**What one process must carry or copy**", move_table(m, a),

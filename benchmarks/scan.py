@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import time
 from pathlib import Path
+from typing import Any
 
 import faiss
 import numpy as np
@@ -31,11 +32,11 @@ class Flat:
         self.index = faiss.IndexFlatIP(vectors.shape[1])
         self.index.add(vectors)
 
-    def search(self, queries: Dense, k: int):
+    def search(self, queries: Dense, k: int) -> Any:
         return self.index.search(queries.vectors, k)
 
 
-def vectors_of(args: argparse.Namespace):
+def vectors_of(args: argparse.Namespace) -> Any:
     from flatcoat.data.collection import open_collection
     from flatcoat.files import digest
     from flatcoat.models.base import Runtime

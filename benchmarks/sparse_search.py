@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -25,6 +24,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from peers import said_by, timed
 
 if TYPE_CHECKING:
     from flatcoat.representations import Sparse
@@ -119,19 +120,6 @@ def doubled(queries: Sparse, count: int) -> Sparse:
 def _row(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     terms = np.flatnonzero(weights).astype(np.int32)
     return np.array([0, len(terms)]), terms, weights[terms]
-
-
-def timed(ask: Callable[[int], Sequence[int]], queries: int) -> tuple[list[list[int]], list[float]]:
-    """Rows found and processor milliseconds, query by query."""
-    found, spent = [], []
-    for i in range(min(5, queries)):
-        ask(i)
-    for i in range(queries):
-        begin = time.process_time_ns()
-        rows = ask(i)
-        spent.append((time.process_time_ns() - begin) / 1e6)
-        found.append([int(row) for row in rows])
-    return found, spent
 
 
 # Peers run in a process, and where asked under an interpreter, of their own: given a folder of arrays, each yields
@@ -239,7 +227,7 @@ def run_peer(name: str, arrays: Path) -> None:
     said = []
 
     def say(setting: str, ask: Callable[[int], Sequence[int]], built: float, size: float) -> None:
-        found, spent = timed(ask, len(count_of(data)))
+        found, spent = timed(ask, len(count_of(data)), 5)
         said.append({"setting": setting, "built": built, "mb": size, "rows": found, "ms": spent})
         (arrays / f"{name}.json").write_text(json.dumps(said))
 
@@ -249,17 +237,8 @@ def run_peer(name: str, arrays: Path) -> None:
 
 def ask_peer(name: str, arrays: Path, python: str, limit: int) -> list[dict[str, Any]]:
     """What a peer left; nothing, and a word of why, where it is not installed or took longer than `limit` seconds."""
-    file = arrays / f"{name}.json"
-    file.unlink(missing_ok=True)
     command = [python, __file__, "--peer", name, "--arrays", str(arrays)]
-    alone = {**os.environ, "RAYON_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=limit, env=alone)
-        if done.returncode:
-            print(f"{name}: {done.stderr.strip().splitlines()[-1:]}", file=sys.stderr)
-    except subprocess.TimeoutExpired:
-        print(f"{name}: not done in {limit} s", file=sys.stderr)
-    return json.loads(file.read_text()) if file.exists() else []
+    return said_by(name, command, arrays / f"{name}.json", ("RAYON_NUM_THREADS", "OMP_NUM_THREADS"), limit)
 
 
 PARTS = ("start", "terms", "weights", "size", "qstart", "qterms", "qweights")
@@ -284,7 +263,7 @@ def ours(documents: Sparse, queries: Sparse) -> Iterator[tuple[str, str, float, 
             size = sum(file.stat().st_size for file in Path(folder).iterdir())
         for value in values:
             one = index if value is None else index.with_knob(value)
-            found, spent = timed(lambda i, one=one: one.search(queries[i : i + 1], 10).rows[0], len(queries))
+            found, spent = timed(lambda i, one=one: one.search(queries[i : i + 1], 10).rows[0], len(queries), 5)
             name = f"{settings.bits} bits" if value is None else f"mass {value} %"
             yield f"Flatcoat {settings.kind}", name, built, size, found, spent
 
@@ -335,7 +314,7 @@ def scale(documents: Sparse, queries: Sparse, sizes: list[int]) -> list[list[Any
             begin = time.perf_counter()
             index = InvertedIndex.build(documents[:size], InvertedSettings(kind))  # pyright: ignore[reportArgumentType]
             built = time.perf_counter() - begin
-            _, spent = timed(lambda i, index=index: index.search(queries[i : i + 1], 10).rows[0], len(queries))
+            _, spent = timed(lambda i, index=index: index.search(queries[i : i + 1], 10).rows[0], len(queries), 5)
             middle, high = np.percentile(spent, [50, 99])
             rows.append([size, kind, f"{middle:.3f}", f"{high:.3f}", f"{high / middle:.2f}", f"{1e6 * middle / size:.2f}",
                          f"{built:.1f}"])  # fmt: skip
@@ -359,7 +338,8 @@ def main() -> None:
     parser.add_argument("--arrays", type=Path)
     args = parser.parse_args()
     if args.peer:
-        return run_peer(args.peer, args.arrays)
+        run_peer(args.peer, args.arrays)
+        return
     from common import write_table
 
     texts, asked = encoded(args.collection, args.cache, args.texts, 2000)

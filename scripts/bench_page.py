@@ -27,6 +27,7 @@ least and the most. This page is written by `scripts/bench_page.py`, and a test 
 
     make bench            # the short ones; plan for an hour on two cores
     make bench-long FOLDER=my-beir-folder
+    make reproduce        # every table again by its own command, and which numbers moved; ARGS=--list says how long each takes
 """
 
 

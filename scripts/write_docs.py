@@ -30,9 +30,25 @@ def table(name: str, columns: list[str] | None = None, where: tuple[str, str] | 
 
 
 def ablation(name: str) -> str:
-    """A committed ablation table, its headings as bold lines."""
+    """A committed report of tables, its headings as bold lines."""
     text = (ROOT / "benchmarks" / "results" / f"{name}.md").read_text(encoding="utf-8")
     return re.sub(r"^#+ (.*)$", r"**\1**", text.strip(), flags=re.M)
+
+
+SHORT = ("BM25", "before, exact", "after, exact", "after, scan", "after, ivf-1-of-10", "sparse: after, inverted",
+         "hybrid (BM25 + exact + sparse)")  # fmt: skip
+
+
+def short(
+    name: str, columns: tuple[str, ...] = ("system", "nDCG@10", "R@100", "Δ nDCG@10 (95 %)", "ms/query", "MB")
+) -> str:
+    """Some rows and columns of a committed report's first table, its collection above and its machine below."""
+    lines = (ROOT / "benchmarks" / "results" / f"{name}.md").read_text(encoding="utf-8").strip().splitlines()
+    table = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2 : lines.index("", 2)]]
+    shown = [table[0], table[1], *(row for system in SHORT for row in table if row[0] == system)]
+    wanted = [table[0].index(column) for column in columns]
+    body = ["| " + " | ".join(row[i] for i in wanted) + " |" for row in shown]
+    return "\n".join([*body, "", f"{lines[0].lstrip('# ').replace('python::', '`python:`:')}. {lines[-1]}."])
 
 
 def fill(path: Path, name: str, text: str) -> None:
@@ -44,37 +60,41 @@ def fill(path: Path, name: str, text: str) -> None:
     path.write_text(pattern.sub(lambda m: f"{m.group(1)}\n{text}\n\n{m.group(2)}", page), encoding="utf-8")
 
 
-def main() -> None:
-    """Fill every pair of marks."""
-    notes = ROOT / "docs" / "class-notes.md"
-    for question in ("batch", "floor", "encoders"):
-        fill(notes, question, table(f"class_notes_{question}"))
-    fill(notes, "scan", table("scan"))
-    readme = ROOT / "README.md"
-    fill(readme, "train", table("train_dense"))
-    fill(readme, "encode", table("encode_dense_scifact"))
-    sparse = ROOT / "docs" / "sparse.md"
+def parts() -> dict[tuple[str, str], str]:
+    """What stands between each pair of marks, by page and name."""
+    found: dict[tuple[str, str], str] = {}
+    for name in ("batch", "floor", "encoders"):
+        found["docs/class-notes.md", name] = table(f"class_notes_{name}")
+    found["docs/class-notes.md", "scan"] = table("scan")
+    found["README.md", "short"] = short("quickstart")
+    found["README.md", "quickstart"] = ablation("quickstart")
+    found["README.md", "train"] = table("train_dense")
+    found["README.md", "encode"] = table("encode_dense_scifact")
     for name in ("train_sparse", "encode_sparse", "sparse_terms", "sparse_scale"):
-        fill(sparse, name, table(name))
+        found["docs/sparse.md", name] = table(name)
     shown = ["documents", "engine", "setting", "recall@10", "cpu ms p50", "p99", "build cpu s", "bytes a posting"]
-    fill(sparse, "sparse_search", table("sparse_search", shown, ("queries", "long")))
-    late = ROOT / "docs" / "late.md"
+    found["docs/sparse.md", "sparse_search"] = table("sparse_search", shown, ("queries", "long"))
     for name in ("multivector_search", "maxsim", "rerank"):
-        fill(late, name, table(name))
-    fill(ROOT / "docs" / "cascade.md", "ablation", ablation("cascade_study"))
-    negatives = ROOT / "docs" / "negatives.md"
-    fill(negatives, "study", ablation("negatives_study"))
-    fill(negatives, "equal", ablation("negatives_equal"))
+        found["docs/late.md", name] = table(name)
+    found["docs/cascade.md", "ablation"] = ablation("cascade_study")
+    for name in ("study", "equal"):
+        found["docs/negatives.md", name] = ablation(f"negatives_{name}")
     for name in ("negatives_cost", "negatives_draws", "negatives_scale", "negatives_follow", "negatives_scale_128"):
-        fill(negatives, name, table(name))
+        found["docs/negatives.md", name] = table(name)
     for name in ("nystrom-landmarks", "nystrom-refresh"):
-        fill(negatives, name, table(name))
-    fill(ROOT / "docs" / "serving.md", "serve", table("serve"))
+        found["docs/negatives.md", name] = table(name)
+    found["docs/serving.md", "serve"] = table("serve")
+    return found
+
+
+def main() -> None:
+    """Fill every pair of marks; a quickstart's report that is given is kept as the committed one first."""
+    if len(sys.argv) > 1:
+        (ROOT / "benchmarks" / "results" / "quickstart.md").write_bytes(Path(sys.argv[1]).read_bytes())
+    for (page, name), text in parts().items():
+        fill(ROOT / page, name, text)
     for script in ("scripts/plot_scale.py", "scripts/bench_page.py", "benchmarks/plan_scale.py"):
         subprocess.run([sys.executable, str(ROOT / script)], check=True)
-    if len(sys.argv) > 1:
-        report = Path(sys.argv[1]).read_text(encoding="utf-8")
-        fill(readme, "quickstart", re.sub(r"^#+ (.*)$", r"**\1**", report.strip(), flags=re.M))
 
 
 if __name__ == "__main__":

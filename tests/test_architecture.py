@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "src" / "flatcoat"
 GROUND = {"errors", "records", "representations", "files", "columns", "vectors", "sparse_vectors", "multi_vectors",
-          "simd"}  # fmt: skip
+          "simd", "places", "arrays"}  # fmt: skip
 MAY = {
     "ground": set(),
     "data": {"ground"},

@@ -5,13 +5,16 @@ from __future__ import annotations
 import importlib.util
 import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
-from flatcoat.app.recipe import load_recipe
+from flatcoat.app.table import Table
+from flatcoat.app.tables import Recipe
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+NAMES = [page.relative_to(ROOT).as_posix() for page in PAGES]
 
 
 def test_the_command_lines_page_is_its_help():
@@ -22,13 +25,13 @@ def test_the_command_lines_page_is_its_help():
     assert (ROOT / "docs" / "cli.md").read_text(encoding="utf-8") == module.cli_markdown(), "run: make docs"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
 def test_links_lead_somewhere(page):
-    for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
+    for target in re.findall(r"\]\(([^)#:\s]+)(?:#[^)\s]*)?\)", page.read_text(encoding="utf-8")):
         assert (page.parent / target).exists(), target
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
 def test_files_and_recipes_named_exist(page):
     text = page.read_text(encoding="utf-8")
     for name in re.findall(r"(?:recipes|benchmarks)/[\w\-/.]+\.(?:toml|py|tsv)", text):
@@ -39,14 +42,16 @@ def test_files_and_recipes_named_exist(page):
         assert (ROOT / "src" / "flatcoat" / name).is_file(), name
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
 def test_verbs_and_options_named_exist(page):
     from typer.main import get_command
 
     from flatcoat.app.cli import app
 
     commands = get_command(app).commands
-    for line in re.findall(r"^\s*(?:\.venv/bin/|\$ )?flatcoat ([a-z]+[^\n]*)$", page.read_text(encoding="utf-8"), re.M):
+    text = page.read_text(encoding="utf-8")
+    lines = re.findall(r"^\s*(?:\.venv/bin/|\$ )?flatcoat ([a-z]+[^\n]*)$", text, re.M)
+    for line in [*lines, *re.findall(r"`flatcoat ([a-z]+(?: [^`]*)?)`", text)]:
         verb, *words = line.split()
         known = {name for parameter in commands[verb].params for name in parameter.opts} | {"--help"}
         for word in words:
@@ -55,12 +60,19 @@ def test_verbs_and_options_named_exist(page):
 
 
 def test_settings_named_in_the_docs_are_known():
-    dump = load_recipe(ROOT / "recipes" / "splade.toml").model_dump()
-    for page in PAGES:
-        for table, key in re.findall(
-            r"`(training|negatives|model|collection|runtime|sparsity|loss)\.(\w+)", page.read_text(encoding="utf-8")
-        ):
-            assert key in dump[table], f"{page.name}: {table}.{key}"
+    tables = {name: tables_of(field.annotation) for name, field in Recipe.model_fields.items() if name != "terms"}
+    keys = {name: {*models[0].model_fields, "scale"} for name, models in tables.items()}
+    named = rf"`({'|'.join(keys)})\.(?!tsv|json|toml)([a-z]\w*)\b(?![(.\w])"
+    for page, name in zip(PAGES, NAMES, strict=True):
+        for table, key in re.findall(named, page.read_text(encoding="utf-8")):
+            assert key in keys[table], f"{name}: {table}.{key}"
+
+
+def tables_of(annotation) -> list[type[Table]]:
+    """The tables within a type."""
+    if isinstance(annotation, type) and issubclass(annotation, Table):
+        return [annotation]
+    return [table for part in get_args(annotation) for table in tables_of(part)]
 
 
 def test_the_twelve_lines_of_the_readme_run(toy, tiny, monkeypatch, tmp_path):

@@ -13,6 +13,9 @@ from typing import overload
 
 import numpy as np
 
+from flatcoat.arrays import read_array, taking_apart
+from flatcoat.errors import FlatcoatError
+
 
 def text_hash(text: str) -> int:
     """A stable 63-bit hash of a string (BLAKE2b)."""
@@ -50,9 +53,12 @@ class Column(Sequence[str]):
     """A memory-mapped sequence of strings."""
 
     def __init__(self, folder: Path, name: str):
-        self.offsets = np.load(folder / f"{name}.offsets.npy", mmap_mode="r")
+        self.offsets = read_array(folder / f"{name}.offsets.npy")
         path = folder / f"{name}.bin"
-        self.data = np.memmap(path, np.uint8, "r") if path.stat().st_size else np.zeros(0, np.uint8)
+        with taking_apart(path):
+            self.data = np.memmap(path, np.uint8, "r") if path.stat().st_size else np.zeros(0, np.uint8)
+        if self.offsets.ndim != 1 or not len(self.offsets) or int(self.offsets[-1]) != len(self.data):
+            raise FlatcoatError(f"{path}: {len(self.data)} bytes do not fit its offsets; make the folder again")
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -80,8 +86,8 @@ class Lookup:
     """The row of a string in a column: binary search over hashes, then comparison, so a collision does no harm."""
 
     def __init__(self, folder: Path, name: str, column: Column):
-        self.hashes = np.load(folder / f"{name}.hashes.npy", mmap_mode="r")
-        self.rows = np.load(folder / f"{name}.rows.npy", mmap_mode="r")
+        self.hashes = read_array(folder / f"{name}.hashes.npy")
+        self.rows = read_array(folder / f"{name}.rows.npy")
         self.column = column
 
     @staticmethod

@@ -3,13 +3,34 @@
 from __future__ import annotations
 
 import importlib
+import re
 from types import ModuleType
+
+#: what breaks a line, steers a terminal, or cannot be printed
+UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
+
+def visible(text: str) -> str:
+    """A text on one line: what breaks lines or steers terminals is written out, as in \\n."""
+    return UNSEEN.sub(lambda found: found.group().encode("unicode_escape").decode(), text)
+
+
+def is_utf8(text: str) -> bool:
+    """Whether a text can be written as UTF-8: it has no lone surrogates."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 class FlatcoatError(Exception):
-    """The work could not be done; the command line exits with 1."""
+    """The work could not be done; the command line exits with 1. What it says is one line, whatever names and data are in it."""
 
     exit_code = 1
+
+    def __init__(self, message: str = ""):
+        super().__init__(visible(message))
 
 
 class Misuse(FlatcoatError):

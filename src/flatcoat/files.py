@@ -1,25 +1,68 @@
-"""Files that are whole or absent: atomic writes, manifests with sizes and hashes, one writer a folder."""
+"""Files that are whole or absent: atomic writes, manifests with sizes and hashes, one writer a folder.
+
+What is being made lies beside its place as `.NAME.partial`, locked by its writer (flock, which ends with the process, whatever
+ended it). A partial without a lock is a dead writer's; the next one takes it over. No process number is ever asked.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
+import math
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+import time
+import uuid
+from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from flatcoat.errors import FlatcoatError, Misuse
+from flatcoat.places import held, install_folder, made, restore
 
 MANIFEST = "manifest.json"
+SEAL = "sha256"  # the key under which a JSON object of ours holds the digest of the rest of itself
+SETTLED = 50_000_000  # nanoseconds: what changed later than this ago may change again within one tick of its clock
+SIDE_BY_SIDE = 16_000_000  # bytes from which hashing in threads is worth their start
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+REFUSED, DENIED = (errno.EROFS, errno.EIO), (errno.EACCES, errno.EPERM, errno.EISDIR)
+SHORT = (
+    "requested and",
+    "os error 27",
+    "os error 28",
+    "No space left",
+    "File too large",
+    "write error in",
+    "could not write",
+)
+
+T = TypeVar("T")
+_sums: dict[tuple[int, ...], str] = {}  # sha256 of files that this process has read, by `identity`
 
 
 def sha256_of(path: Path) -> str:
     """The hex sha256 of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def identity(path: Path) -> tuple[int, ...]:
+    """What changes where a file or folder is written to or replaced: device, inode, size, times of change."""
+    now = path.stat()
+    return now.st_dev, now.st_ino, now.st_size, now.st_mtime_ns, now.st_ctime_ns
+
+
+def sum_of(path: Path) -> str:
+    """The hex sha256 of a file, read once a process for as long as it is the same file, not written to."""
+    who = identity(path)
+    known = _sums.get(who)
+    if known is None:
+        known = sha256_of(path)
+        if time.time_ns() - max(who[3:]) > SETTLED and identity(path) == who:
+            _sums[who] = known
+    return known
 
 
 def digest(value: Any) -> str:
@@ -36,17 +79,61 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
+def refused(path: Path, error: BaseException) -> FlatcoatError | None:
+    """What a disk that takes no more is said to be; None where that is not what happened. Libraries each say it their way."""
+    number = error.errno if isinstance(error, OSError) else None
+    ours = isinstance(error, OSError) and str(path.parent) in str(error.filename)
+    short = not isinstance(error, FlatcoatError) and any(words in str(error) for words in SHORT)
+    if number in FULL or (number is None and short):
+        free = next(shutil.disk_usage(place).free for place in path.parents if place.exists())
+        reason = (
+            f"{os.strerror(number or errno.ENOSPC).lower()} ({free / 1e6:.1f} MB are free); free some and run again"
+        )
+    elif number in REFUSED or (number in DENIED and ours):
+        reason = f"{os.strerror(number or 0).lower()}; choose another place, or mend this one and run again"
+    else:
+        return None
+    hidden = [
+        place for place in (path, *path.parents) if place.name.startswith(".") and place.name.endswith(".partial")
+    ]
+    shown = hidden[-1].with_name(hidden[-1].name[1:-8]) if hidden else path
+    return FlatcoatError(f"{shown}: {reason}; what was there is as it was")
+
+
 @contextlib.contextmanager
-def atomic_file(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside `path`; on success it takes the name `path`, on failure it is removed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+def telling(path: Path) -> Generator[None, None, None]:
+    """Say what a disk refuses in one line. Raises FlatcoatError in place of the errors that `refused` knows."""
     try:
-        yield partial
-        sync(partial)
-        partial.replace(path)
-    finally:
+        yield
+    except Exception as error:
+        told = refused(path, error)
+        if told is None:
+            raise
+        raise told from error
+
+
+@contextlib.contextmanager
+def atomic_file(path: Path) -> Generator[Path, None, None]:
+    """Give a temporary path beside `path`; on success it takes the name `path`, on failure it is removed.
+
+    Raises:
+        FlatcoatError: the disk is full, or takes nothing.
+    """
+    partial = path.with_name(f".{path.name}.partial")
+    with telling(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = held(partial, lambda: os.open(partial, os.O_RDWR | os.O_CREAT, 0o666), wait=True)
+    try:
+        os.ftruncate(lock, 0)  # what a dead writer left
+        with telling(path):
+            yield partial
+            sync(partial)
+            partial.replace(path)
+    except BaseException:
         partial.unlink(missing_ok=True)
+        raise
+    finally:
+        os.close(lock)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -66,99 +153,217 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise FlatcoatError(f"{path}: no such file") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise FlatcoatError(f"{path}: cannot be read ({error.strerror})") from error
+    except (ValueError, RecursionError) as error:  # a number of too many digits is a ValueError
         raise FlatcoatError(f"{path}: not valid JSON ({error})") from error
 
 
+def read_object(path: Path) -> dict[str, Any]:
+    """Read a JSON object. Raises FlatcoatError naming the file where it is absent, malformed, or no object."""
+    found = read_json(path)
+    if not isinstance(found, dict):
+        raise FlatcoatError(f"{path}: a JSON {type(found).__name__} where an object is right")
+    return cast("dict[str, Any]", found)
+
+
 @contextlib.contextmanager
-def atomic_folder(path: Path) -> Iterator[Path]:
-    """Give an empty folder beside `path`; on success it replaces `path`, on failure it is removed."""
+def atomic_folder(path: Path) -> Generator[Path, None, None]:
+    """Give an empty folder beside `path`; on success it replaces `path`, on failure it is removed.
+
+    Raises:
+        Misuse: another process is making the same folder.
+        FlatcoatError: the disk is full, or takes nothing.
+    """
     path = Path(path).resolve()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
+    partial = path.with_name(f".{path.name}.partial")
+    with telling(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        restore(path)
+        lock = held(partial, lambda: made(partial), wait=False)
     try:
-        yield partial
-        for file in partial.rglob("*"):
-            if file.is_file():
-                sync(file)
-        install_folder(partial, path)
-    finally:
+        with telling(path):
+            for stale in partial.iterdir():
+                shutil.rmtree(stale) if stale.is_dir() and not stale.is_symlink() else stale.unlink()
+            yield partial
+            for file in partial.rglob("*"):
+                if file.is_file():
+                    sync(file)
+            install_folder(partial, path)
+    except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
-
-
-def install_folder(partial: Path, path: Path) -> None:
-    """Rename a finished folder to `path`, moving what was there aside until the rename has happened."""
-    old = path.with_name(f".{path.name}.old-{os.getpid()}")
-    if path.exists():
-        path.rename(old)
-    partial.rename(path)
-    shutil.rmtree(old, ignore_errors=True)
+        raise
+    finally:
+        os.close(lock)
 
 
 def remove_folder(path: Path) -> None:
-    """Remove a folder so that a kill in between leaves it whole or gone, never half."""
+    """Remove a folder so that a kill in between leaves it whole or gone, never half; what such a kill left goes too."""
+    for half in path.parent.glob(".*.gone-*"):
+        shutil.rmtree(half, ignore_errors=True)
     if path.exists():
-        old = path.with_name(f".{path.name}.old-{os.getpid()}")
-        path.rename(old)
-        shutil.rmtree(old, ignore_errors=True)
+        gone = path.with_name(f".{path.name}.gone-{uuid.uuid4().hex}")
+        path.rename(gone)
+        shutil.rmtree(gone, ignore_errors=True)
+
+
+def steady(folder: Path, read: Callable[[], T]) -> T:
+    """Read a folder that another process may replace meanwhile: all of the old one or all of the new one.
+
+    Raises:
+        FlatcoatError: what `read` raises of a folder that stayed, or one that never does.
+    """
+    for _ in range(10):
+        before = _of_folder(folder)
+        try:
+            made = read()
+        except (FlatcoatError, OSError, ValueError):
+            if _of_folder(folder) == before:
+                raise
+            continue
+        if _of_folder(folder) == before:
+            return made
+    raise FlatcoatError(f"{folder}: is replaced again and again while it is read; wait for its writer")
+
+
+def _of_folder(folder: Path) -> tuple[int, ...] | None:
+    try:
+        return identity(folder)
+    except FileNotFoundError:
+        return None
+
+
+def sealed(value: Mapping[str, Any]) -> dict[str, Any]:
+    """A JSON object with the digest of itself, which `unsealed` compares."""
+    plain = json.loads(json.dumps({key: item for key, item in value.items() if key != SEAL}))
+    return {**plain, SEAL: digest(plain)}
+
+
+def unsealed(path: Path, value: Mapping[str, Any], cure: str) -> dict[str, Any]:
+    """What `sealed` was given; as it is where there is no digest. Raises FlatcoatError where it is another's."""
+    plain = {key: item for key, item in value.items() if key != SEAL}
+    if value.get(SEAL, None) not in (None, digest(plain)):
+        raise FlatcoatError(f"{path}: altered since it was written (its {SEAL} is another); {cure}")
+    return plain
+
+
+def noted(path: Path) -> dict[str, Any] | None:
+    """A sealed note of work that was begun; None where there is none, or a damaged one: the work is then begun anew."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+        return unsealed(path, value, "") if SEAL in value else None
+    except (OSError, ValueError, TypeError, FlatcoatError):
+        return None
 
 
 def write_manifest(folder: Path, kind: str, version: int, facts: Mapping[str, Any], skip: tuple[str, ...] = ()) -> None:
-    """Describe a folder: its kind and format version, its facts, and the size and sha256 of every file in it."""
-    files = {
-        str(file.relative_to(folder)): {"bytes": file.stat().st_size, "sha256": sha256_of(file)}
-        for file in sorted(folder.rglob("*"))
-        if file.is_file() and file.name != MANIFEST and file.name not in skip
-    }
-    write_json(folder / MANIFEST, {"format": kind, "version": version, **facts, "files": files})
+    """Describe a folder: kind, version, facts, every file's size and sha256, and its own. Raises OSError where an array was cut off."""
+    every = [f for f in sorted(folder.rglob("*")) if f.is_file() and f.name != MANIFEST and f.name not in skip]
+    for file in every:
+        if file.suffix == ".npy" and _cut_off(file):  # numpy's writes pass over what a full disk says at the very end
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(file))
+    files = {str(f.relative_to(folder)): {"bytes": f.stat().st_size, "sha256": sum_of(f)} for f in every}
+    write_json(folder / MANIFEST, sealed({"format": kind, "version": version, **facts, "files": files}))
 
 
-def read_manifest(folder: Path, kind: str, version: int, *, verify: bool = False) -> dict[str, Any]:
-    """Open what `write_manifest` described; sizes are always compared, hashes where `verify` is true.
+def _cut_off(file: Path) -> bool:
+    """Whether an array's file is shorter than its head says."""
+    from numpy.lib import format as npy
+
+    with file.open("rb") as stream:
+        try:
+            read = npy.read_array_header_1_0 if npy.read_magic(stream) == (1, 0) else npy.read_array_header_2_0
+            shape, _, kind = read(stream)
+        except ValueError:
+            return True
+        return file.stat().st_size < stream.tell() + kind.itemsize * math.prod(shape)
+
+
+def read_manifest(folder: Path, kind: str, version: int, *, verify: bool = True) -> dict[str, Any]:
+    """Open what `write_manifest` described: its own digest and every size are compared, and hashes unless `verify` is false.
+
+    A file is hashed once a process; large ones side by side.
 
     Raises:
         FlatcoatError: not such a folder, another version, or a file that is missing or altered.
     """
+    restore(folder)
     if not (folder / MANIFEST).is_file():
         raise FlatcoatError(f"{folder}: not a {kind} folder (it has no {MANIFEST})")
-    manifest = read_json(folder / MANIFEST)
-    if not isinstance(manifest, dict) or manifest.get("format") != kind:
-        found = manifest.get("format") if isinstance(manifest, dict) else type(manifest).__name__
-        raise FlatcoatError(f"{folder}: holds {found!r}, not a {kind}")
+    manifest, cure = read_json(folder / MANIFEST), f"remove {folder} and make it again"
+    if not isinstance(manifest, dict):
+        raise FlatcoatError(f"{folder / MANIFEST}: holds a {type(manifest).__name__}, not an object; {cure}")
+    manifest = unsealed(folder / MANIFEST, cast("dict[str, Any]", manifest), cure)
+    if manifest.get("format") != kind:
+        raise FlatcoatError(f"{folder}: holds {manifest.get('format')!r}, not a {kind}")
     if manifest.get("version") != version:
         raise FlatcoatError(
             f"{folder}: {kind} format version {manifest.get('version')}; this Flatcoat reads version {version}"
         )
-    for name, facts in manifest.get("files", {}).items():
-        _compare(folder / name, facts, verify)
+    files: dict[str, dict[str, Any]] = manifest.setdefault("files", {})
+    each: Any = files.values() if isinstance(cast(Any, files), dict) else [None]
+    if not all(isinstance(facts, dict) and {"bytes", SEAL} <= set(cast(Any, facts)) for facts in each):
+        raise FlatcoatError(f"{folder / MANIFEST}: its files want bytes and sha256; {cure}")
+    for name, facts in files.items():
+        _same_size(folder / name, facts["bytes"], cure)
+    if verify:
+        same_sums(folder, {name: facts[SEAL] for name, facts in files.items()}, cure)
     return manifest
 
 
-def _compare(file: Path, facts: Mapping[str, Any], verify: bool) -> None:
+def _same_size(file: Path, wanted: int, cure: str) -> None:
     if not file.is_file():
-        raise FlatcoatError(f"{file}: missing, though the manifest beside it lists it; build the folder again")
+        raise FlatcoatError(f"{file}: missing, though the manifest beside it lists it; {cure}")
     size = file.stat().st_size
-    if size != facts["bytes"]:
-        raise FlatcoatError(f"{file}: {size} bytes where the manifest says {facts['bytes']}; build the folder again")
-    if verify and sha256_of(file) != facts["sha256"]:
-        raise FlatcoatError(f"{file}: its sha256 is not the manifest's: the file was altered; build the folder again")
+    if size != wanted:
+        raise FlatcoatError(f"{file}: {size} bytes where the manifest says {wanted}; {cure}")
 
 
-def folder_fingerprint(folder: Path, names: tuple[str, ...]) -> str:
-    """One sha256 over the named files of a folder (those that exist), by name and content."""
-    return digest({name: sha256_of(folder / name) for name in names if (folder / name).is_file()})
+def same_sums(folder: Path, wanted: Mapping[str, str], cure: str) -> None:
+    """Compare the sha256 of files by name. Raises FlatcoatError naming the first that is missing or altered."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    for name in wanted:
+        if not (folder / name).is_file():
+            raise FlatcoatError(f"{folder / name}: missing; {cure}")
+    names = sorted(wanted, key=lambda name: -(folder / name).stat().st_size)
+    new = [folder / name for name in names if identity(folder / name) not in _sums]
+    if len(new) > 1 and sum(file.stat().st_size for file in new) > SIDE_BY_SIDE:
+        with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+            found = dict(zip(names, pool.map(sum_of, [folder / name for name in names]), strict=True))
+    else:
+        found = {name: sum_of(folder / name) for name in names}
+    for name in wanted:
+        if found[name] != wanted[name]:
+            raise FlatcoatError(f"{folder / name}: altered since it was written (its sha256 is another); {cure}")
+
+
+def lines_of(folder: Path, name: str, facts: Mapping[str, Any]) -> list[str]:
+    """The lines of a file that the manifest `facts` lists. Raises FlatcoatError where they are another folder's by now."""
+    if name not in facts["files"]:
+        raise FlatcoatError(f"{folder / MANIFEST}: does not list {name}; remove {folder} and make it again")
+    data = (folder / name).read_bytes()
+    if hashlib.sha256(data).hexdigest() != facts["files"][name][SEAL]:
+        raise FlatcoatError(f"{folder / name}: not what the manifest said when it was opened; run again")
+    try:
+        return data.decode("utf-8").split("\n")[:-1]
+    except UnicodeDecodeError as error:
+        raise FlatcoatError(f"{folder / name}: not UTF-8 ({error.reason} at byte {error.start})") from error
 
 
 @contextlib.contextmanager
-def one_at_a_time(folder: Path) -> Iterator[None]:
+def one_at_a_time(folder: Path) -> Generator[None, None, None]:
     """Wait for a folder's turn: of processes that would build it at once, the first builds and the rest find it."""
     import fcntl
 
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with folder.with_name(f".{folder.name}.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    lock = folder.with_name(f".{folder.name}.lock")
+    with contextlib.ExitStack() as stack:
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            fcntl.flock(stack.enter_context(lock.open("w")), fcntl.LOCK_EX)
+        except OSError:
+            if not folder.is_dir():  # what is there may be read from where nobody can write
+                raise
         yield
 
 
@@ -181,7 +386,7 @@ def free_to_write(out: Path, kind: str | None, *sources: str) -> None:
 
 
 @contextlib.contextmanager
-def only_writer(folder: Path) -> Iterator[None]:
+def only_writer(folder: Path) -> Generator[None, None, None]:
     """Hold a folder's lock. Raises Misuse where another process holds it."""
     import fcntl
 

@@ -12,10 +12,11 @@ from typing import Any, Literal
 
 import numpy as np
 
+from flatcoat.arrays import read_array, taking_apart
 from flatcoat.errors import FlatcoatError
-from flatcoat.files import atomic_folder, read_manifest, write_manifest
+from flatcoat.files import atomic_folder, read_manifest, steady, write_manifest
 from flatcoat.representations import MultiVector
-from flatcoat.vectors import write_ids
+from flatcoat.vectors import read_ids, write_ids
 
 KIND, VERSION = "flatcoat-multi", 1
 TYPES = {"fp16": np.dtype("<f2"), "fp32": np.dtype("<f4")}
@@ -32,18 +33,20 @@ class MultiFolder:
     vectors: MultiVector
 
     @classmethod
-    def open(cls, path: Path, *, verify: bool = False) -> MultiFolder:
+    def open(cls, path: Path, *, verify: bool = True) -> MultiFolder:
         """Open a folder. Raises FlatcoatError where it is not one, or is damaged."""
+        with taking_apart(path):
+            return steady(path, lambda: cls._opened(path, verify))
+
+    @classmethod
+    def _opened(cls, path: Path, verify: bool) -> MultiFolder:
         facts = read_manifest(path, KIND, VERSION, verify=verify)
         return cls(path, facts, open_multi(path / "start.npy", path / "vectors.npy", facts))
 
     @cached_property
     def ids(self) -> list[str]:
-        """The ids, in row order."""
-        lines = (self.path / "ids.txt").read_text(encoding="utf-8").split("\n")[:-1]
-        if len(lines) != len(self):
-            raise FlatcoatError(f"{self.path}/ids.txt: {len(lines)} ids for {len(self)} items")
-        return lines
+        """The ids, in row order. Raises FlatcoatError where they are not one an item."""
+        return read_ids(self.path, self.facts, len(self))
 
     def __len__(self) -> int:
         return len(self.vectors)
@@ -55,10 +58,7 @@ def open_multi(start: Path, vectors: Path, facts: Mapping[str, Any]) -> MultiVec
     Raises:
         FlatcoatError: they do not fit each other, or the `items`, `dim` and `stored` of `facts`.
     """
-    try:
-        begins, values = (np.load(file, mmap_mode="r", allow_pickle=False) for file in (start, vectors))
-    except (OSError, ValueError) as error:
-        raise FlatcoatError(f"{vectors.parent}: its vectors cannot be read ({error}); make the folder again") from error
+    begins, values = (read_array(file) for file in (start, vectors))
     wanted = TYPES.get(facts["stored"])
     if begins.ndim != 1 or len(begins) != facts["items"] + 1 or values.ndim != 2 or values.dtype != wanted:
         raise FlatcoatError(
@@ -128,8 +128,8 @@ def _stored(part: MultiVector, dim: int, precision: Precision, first: int) -> by
         raise FlatcoatError(f"items from {first} on have vectors of {part.dim} dimensions, those before of {dim}")
     with np.errstate(over="ignore"):
         values = np.ascontiguousarray(part.vectors, dtype=TYPES[precision])
-    wrong = np.flatnonzero(~np.isfinite(values).all(1)) if len(values) else []
+    wrong = np.flatnonzero(~np.isfinite(values).all(1)) if len(values) else np.zeros(0, np.int64)
     if len(wrong):
-        item = first + int(np.searchsorted(part.start, wrong[0], side="right")) - 1
+        item = first + int(np.searchsorted(part.start, int(wrong[0]), side="right")) - 1
         raise FlatcoatError(f"item {item} has a value that is not finite in {precision}; check the model that made it")
     return values.tobytes()

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, Protocol, TypeVar, cast, runtime_checkable
 
 import numpy as np
 
@@ -42,8 +42,7 @@ class Ranking:
     @classmethod
     def of(cls, scored: Mapping[str, float] | Iterable[tuple[str, float]]) -> Ranking:
         """Order (document id, score) pairs. Raises ValueError on a score that is not a number."""
-        items: Iterable[Any] = scored.items() if isinstance(scored, Mapping) else scored
-        pairs: list[tuple[str, float]] = list(items)
+        pairs = list(cast("Mapping[str, float]", scored).items() if isinstance(scored, Mapping) else scored)
         scores = np.array([score for _, score in pairs], dtype=np.float64)
         if np.isnan(scores).any():
             where = pairs[int(np.flatnonzero(np.isnan(scores))[0])][0]
@@ -65,8 +64,15 @@ Run = Mapping[str, Ranking]
 Qrels = Mapping[str, Mapping[str, int]]
 
 Item = TypeVar("Item")
-#: Shows progress over an iterable: (items, total or None, label) gives the same items back.
-Track = Callable[[Iterable[Item], int | None, str], Iterable[Item]]
+
+
+@runtime_checkable
+class Track(Protocol):
+    """Shows progress over an iterable."""
+
+    def __call__(self, items: Iterable[Item], total: int | None, label: str, /) -> Iterable[Item]:
+        """The same items again; `total` is how many there are, where that is known."""
+        ...
 
 
 def silent(items: Iterable[Item], total: int | None = None, label: str = "") -> Iterable[Item]:

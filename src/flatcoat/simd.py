@@ -10,9 +10,16 @@ import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from flatcoat.errors import need
 
 numba: Any = need("numba", "search")
+# arrays by what they hold, as the parameters of compiled loops name them; a loop's docstring gives the shapes
+F32, F64 = NDArray[np.float32], NDArray[np.float64]
+I8, I16, I32, I64 = NDArray[np.int8], NDArray[np.int16], NDArray[np.int32], NDArray[np.int64]
+U8, U16, U32, U64 = NDArray[np.uint8], NDArray[np.uint16], NDArray[np.uint32], NDArray[np.uint64]
 
 
 def compiled(function: Any, **options: Any) -> Any:
@@ -36,10 +43,8 @@ def inlined(function: Any) -> Any:
 
 def has(feature: str) -> bool:
     """Whether the processor that numba writes for has a feature, by LLVM's name."""
-    from llvmlite import binding
-    from numba.core import config
-
-    asked = getattr(config, "CPU_FEATURES", None)
+    binding: Any = need("llvmlite.binding", "search")
+    asked: str | None = getattr(numba.core.config, "CPU_FEATURES", None)
     if asked is not None:
         return f"+{feature}" in asked.split(",")
     return bool(binding.get_host_cpu_features().get(feature, False))
@@ -49,8 +54,10 @@ def _BFloat() -> Any:
     """LLVM's bfloat16, which llvmlite does not name."""
     from llvmlite import ir
 
-    kind = type("BFloat", (ir.HalfType,), {"null": "0.0", "intrinsic_name": "bf16", "__str__": lambda self: "bfloat"})
-    return kind()
+    def name(_: object) -> str:
+        return "bfloat"
+
+    return type("BFloat", (ir.HalfType,), {"null": "0.0", "intrinsic_name": "bf16", "__str__": name})()
 
 
 class Writer:
@@ -98,10 +105,8 @@ class Writer:
 
     def call(self, name: str, result: Any, *values: Any) -> Any:
         """What one of LLVM's own functions gives."""
-        from numba.core import cgutils
-
         kind = self.ir.FunctionType(result, [value.type for value in values])
-        return self.builder.call(cgutils.get_or_insert_function(self.builder.module, kind, name), values)
+        return self.builder.call(numba.core.cgutils.get_or_insert_function(self.builder.module, kind, name), values)
 
     def fma(self, left: Any, right: Any, total: Any) -> Any:
         """The sum left × right + total, as one operation where the processor has it."""
@@ -147,7 +152,7 @@ class Writer:
 
 def written(write: Callable[..., Any], result: str = "void", writer: type[Writer] = Writer, wide: int = 16) -> Any:
     """What an intrinsic gives back: its types, and the code that `write(writer, *addresses or numbers)` makes."""
-    from numba.core import types
+    types: Any = numba.core.types
 
     def typed(*kinds: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -174,7 +179,10 @@ def product(rows: int, parts: int, low: bool = False) -> Any:
     Where `low`, a and b are words of two bfloat16 numbers each, and t counts words.
     """
 
-    def write(w, a, a_at, a_row, a_step, last, b, b_at, b_row, c, c_at, c_row, count):
+    def write(
+        w: Writer, a: Any, a_at: Any, a_row: Any, a_step: Any, last: Any, b: Any, b_at: Any, b_row: Any, c: Any, c_at: Any,
+        c_row: Any, count: Any,
+    ) -> None:  # fmt: skip
         begin, to = w.at(b, b_at, 4), w.at(c, c_at, 4)
         by, step = w.at(w.n(0), b_row, 4), w.at(w.n(0), a_step, 4)
         lines = [w.at(a, w.builder.add(a_at, w.builder.mul(w.least(w.n(r), last), a_row)), 4) for r in range(rows)]
@@ -183,7 +191,7 @@ def product(rows: int, parts: int, low: bool = False) -> Any:
             line = w.at(begin, t, by)
             kind, kinds, join = (w.word, w.words, w.pairs) if low else (w.real, w.reals, w.fma)
             lanes = [w.load(w.at(line, w.n(p), 4 * WIDE), kinds) for p in range(parts)]
-            made = []
+            made: list[Any] = []
             for r in range(rows):
                 one = w.splat(w.load(w.at(lines[r], t, step), kind), kinds)
                 made += [join(one, lanes[p], held[r * parts + p]) for p in range(parts)]
@@ -196,7 +204,10 @@ def product(rows: int, parts: int, low: bool = False) -> Any:
                 w.store(made[r * parts + p], w.at(row, w.n(p), 4 * WIDE))
 
     @numba.extending.intrinsic
-    def tile(typingctx, a, a_at, a_row, a_step, last, b, b_at, b_row, c, c_at, c_row, count):
+    def tile(
+        typingctx: Any, a: Any, a_at: Any, a_row: Any, a_step: Any, last: Any, b: Any, b_at: Any, b_row: Any, c: Any,
+        c_at: Any, c_row: Any, count: Any,
+    ) -> Any:  # fmt: skip
         return written(write, wide=WIDE)(a, a_at, a_row, a_step, last, b, b_at, b_row, c, c_at, c_row, count)
 
     return tile

@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from flatcoat.arrays import read_array, taking_apart
 from flatcoat.errors import FlatcoatError
-from flatcoat.files import atomic_folder, read_json, read_manifest, write_json, write_manifest
+from flatcoat.files import atomic_folder, read_json, read_manifest, steady, write_json, write_manifest
 from flatcoat.representations import Sparse
-from flatcoat.vectors import write_ids
+from flatcoat.vectors import read_ids, write_ids
 
 KIND, VERSION = "flatcoat-sparse", 1
 PARTS = ("start.npy", "terms.npy", "weights.npy")
@@ -30,21 +31,23 @@ class SparseFolder:
     vectors: Sparse
 
     @classmethod
-    def open(cls, path: Path, *, verify: bool = False) -> SparseFolder:
+    def open(cls, path: Path, *, verify: bool = True) -> SparseFolder:
         """Open a folder. Raises FlatcoatError where it is not one, or is damaged."""
+        with taking_apart(path):
+            return steady(path, lambda: cls._opened(path, verify))
+
+    @classmethod
+    def _opened(cls, path: Path, verify: bool) -> SparseFolder:
         facts = read_manifest(path, KIND, VERSION, verify=verify)
-        start, terms, weights = (np.load(path / name, mmap_mode="r", allow_pickle=False) for name in PARTS)
+        start, terms, weights = (read_array(path / name) for name in PARTS)
         if len(start) != facts["items"] + 1 or len(terms) != int(start[-1]) or len(weights) != len(terms):
             raise FlatcoatError(f"{path}: {len(start) - 1} items of {len(terms)} entries; manifest: {facts['items']}")
         return cls(path, facts, Sparse(np.asarray(start), terms, weights, int(facts["vocab_size"])))
 
     @cached_property
     def ids(self) -> list[str]:
-        """The ids, in row order."""
-        lines = (self.path / "ids.txt").read_text(encoding="utf-8").split("\n")[:-1]
-        if len(lines) != len(self):
-            raise FlatcoatError(f"{self.path}/ids.txt: {len(lines)} ids for {len(self)} vectors")
-        return lines
+        """The ids, in row order. Raises FlatcoatError where they are not one a vector."""
+        return read_ids(self.path, self.facts, len(self))
 
     @cached_property
     def vocabulary(self) -> list[str]:

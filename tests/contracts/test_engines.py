@@ -76,6 +76,9 @@ class Here:
         return built(engine, {name[type(held).__name__]: held}, self.settings)
 
 
+# A class an engine and a kind, though they are alike: the name of a test that fails says both.
+
+
 class TestQdrant(Here, EngineContract):
     where = "qdrant"
 

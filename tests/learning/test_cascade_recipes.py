@@ -12,6 +12,7 @@ from test_cascade import SEVEN, recipe
 from flatcoat.app import cascade
 from flatcoat.errors import Misuse
 from flatcoat.objectives.distil import kl, margin_mse
+from stages import BEFORE
 
 CASCADE = """
 [collection]
@@ -50,24 +51,7 @@ def test_a_cascade_runs_saves_and_reads_back(tiny, toy, tmp_path):
     from flatcoat.records import silent
 
     file = tmp_path / "r.toml"
-    stages = """
-[[before]]
-name = "post"
-task = "mlm"
-length = 16
-[before.training]
-steps = 3
-batch = 8
-[[before]]
-name = "interaction"
-[before.training]
-steps = 3
-batch = 8
-[before.cascade]
-late = true
-late_dim = 8
-"""
-    file.write_text(CASCADE.format(toy=toy, tiny=tiny, steps=6) + stages)
+    file.write_text(CASCADE.format(toy=toy, tiny=tiny, steps=6) + BEFORE.format(steps=3))
     from flatcoat.app.recipe import format_recipe, load_recipe
 
     said = load_recipe(file)

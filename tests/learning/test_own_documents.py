@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from flatcoat.app.packaged import packaged_recipe
 from flatcoat.app.recipe import load_recipe
-from flatcoat.app.verbs_own import own_recipe, own_text, run_own, whole_recipe
+from flatcoat.app.verbs_own import own_recipe, run_own, whole_recipe
 from flatcoat.data.collection import open_collection
 from flatcoat.data.store import Collection
 from flatcoat.data.toy import ANIMALS, FOODS, PLACES
@@ -46,7 +47,7 @@ def test_the_recipe_of_a_folder(notes, tmp_path):
     assert made.collection.source == f"files:{notes}?withhold=true"
     assert own_recipe(f"files:{notes}?words=9").collection.source == f"files:{notes}?words=9&withhold=true"
     assert own_recipe(f"files:{notes}?withhold=false").collection.source.endswith("?withhold=false")
-    (tmp_path / "own.toml").write_text(own_text())
+    (tmp_path / "own.toml").write_text(packaged_recipe("own.toml").read_text())
     stated = load_recipe(tmp_path / "own.toml")
     assert stated.model_copy(update={"collection": made.collection}) == made
     with pytest.raises(Misuse, match="neither a recipe"):

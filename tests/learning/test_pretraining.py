@@ -8,6 +8,7 @@ import pytest
 import torch
 from launching import launch
 from safetensors.torch import load_file
+from test_training import killed_and_resumed
 
 from flatcoat.data.toy import toy_sentences
 from flatcoat.models.base import Runtime
@@ -58,32 +59,14 @@ def test_the_decoder_learns_from_the_text_s_vector(tower_of, tmp_path):
     assert told < run.judge()["loss/decoder"] - 0.5
 
 
-class Killed(Exception):
-    pass
-
-
 @pytest.mark.parametrize(("kind", "task", "at"), [("dense", "mlm", 1), ("dense", "retromae", 9), ("sparse", "mlm", 4)])
 def test_a_killed_run_ends_as_one_that_was_not(tower_of, tmp_path, kind, task, at):
     def make(name, **more):
         settings = PretrainSettings(task=task, steps=12, **BASE, **more)
         return PostTraining(tower_of(kind), TEXTS, settings, tmp_path / name, runtime=Runtime(batch_tokens=128))
 
-    whole = make("whole")
-    said = whole.run()
-    killed = make("cut", save_every=at)
-    step, count = killed.one_step, iter(range(100))
-
-    def die():
-        if next(count) == at:
-            raise Killed
-        return step()
-
-    killed.one_step = die
-    with pytest.raises(Killed):
-        killed.run()
-    torch.rand(3)
-    again = make("cut", save_every=at)
-    assert again.run(resume=True) == said
+    whole, again, said, resumed = killed_and_resumed(make, at)
+    assert resumed == said
     for name, value in weights_of(whole.model).items():
         assert torch.equal(weights_of(again.model)[name], value), name
     cut, uncut = (

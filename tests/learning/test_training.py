@@ -61,10 +61,10 @@ def test_a_killed_run_resumes_to_the_same_bits(tiny, pairs, tmp_path, at, how):
                      ("step", "loss", "gradient_norm", "rate", "negatives"))  # fmt: skip
 
 
-def same_when_killed(make, folder, at: int, keys) -> None:
-    """A run of `make(name)` that is killed before step `at` and resumed ends with the weights and log of one that was not."""
+def killed_and_resumed(make, at: int):
+    """A run of `make("whole")`, one of `make("cut")` that was killed before step `at` and resumed, and what each of them gave."""
     whole = make("whole")
-    whole.run()
+    said = whole.run()
     killed = make("cut", save_every=at)
     step, count = killed.one_step, iter(range(100))
 
@@ -76,8 +76,14 @@ def same_when_killed(make, folder, at: int, keys) -> None:
     killed.one_step = die
     with pytest.raises(Killed):
         killed.run()
+    torch.rand(3)  # who resumes has drawn other numbers meanwhile
     again = make("cut", save_every=at)
-    again.run(resume=True)
+    return whole, again, said, again.run(resume=True)
+
+
+def same_when_killed(make, folder, at: int, keys) -> None:
+    """A run of `make(name)` that is killed before step `at` and resumed ends with the weights and log of one that was not."""
+    whole, again, *_ = killed_and_resumed(make, at)
     for name, value in bits(whole).items():
         assert torch.equal(bits(again)[name], value), name
     logs = [

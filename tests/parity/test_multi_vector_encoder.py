@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from changed_models import filled, unseal
 from flatcoat.errors import FlatcoatError
 from flatcoat.files import read_json, write_json
 from flatcoat.models.colbert_checkpoint import LateOverrides, load_late, save_late
@@ -23,14 +24,7 @@ DOTTED = ["the otter lives. in the marsh.", "heron .", *FULL]
 @pytest.fixture(scope="session")
 def tiny(tiny, tmp_path_factory):
     """The tiny encoder with [unused0] and [unused1] in its vocabulary, as BERT has them: known, but not special; no holes."""
-    folder = tmp_path_factory.mktemp("tiny-marked") / "model"
-    shutil.copytree(tiny, folder)
-    said = read_json(folder / "tokenizer.json")
-    words = said["model"]["vocab"]
-    words["[unused0]"], words["[unused1]"] = words.pop("q"), words.pop("z")
-    words |= {f"[unused{i}]": i for i in range(len(words)) if i not in words.values()}
-    write_json(folder / "tokenizer.json", said)
-    return folder
+    return filled(tiny, tmp_path_factory.mktemp("tiny-marked") / "model", unused0="q", unused1="z")
 
 
 @pytest.fixture
@@ -211,6 +205,7 @@ def test_pylates_own_words(marked, tmp_path):
     """Settings as PyLate writes them: a marker with a space in the vocabulary, prompts, and defaults left out."""
     model = load_late(str(marked), LateOverrides(dim=8, query_marker="[Q] ", document_marker="[D] "))
     save_late(model, tmp_path / "pylate")
+    unseal(tmp_path / "pylate")
     said = read_json(tmp_path / "pylate" / "config_sentence_transformers.json")
     for left_out in ("do_query_expansion", "skiplist_words", "query_length"):
         said.pop(left_out)
@@ -225,6 +220,7 @@ def test_pylates_own_words(marked, tmp_path):
 
 def test_a_prefix_that_is_no_token_is_text(tiny, tmp_path):
     save_late(load_late(str(tiny), LateOverrides(dim=8)), tmp_path / "pylate")
+    unseal(tmp_path / "pylate")
     said = read_json(tmp_path / "pylate" / "config_sentence_transformers.json")
     write_json(tmp_path / "pylate" / "config_sentence_transformers.json", {**said, "query_prefix": "query: "})
     model = load_late(str(tmp_path / "pylate"))

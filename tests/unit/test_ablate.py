@@ -23,8 +23,10 @@ from flatcoat.errors import FlatcoatError, Misuse
 from flatcoat.evaluation.measures import evaluate
 from flatcoat.evaluation.significance import compare, holm
 from flatcoat.records import silent
+from stages import BEFORE
 
-RECIPE = """
+RECIPE = (
+    """
 [collection]
 source = "{toy}"
 [model]
@@ -57,24 +59,12 @@ nll.cross = 0.0
 k = 30
 rerank = 5
 measures = ["nDCG@10", "RR@10"]
-[[before]]
-name = "post"
-task = "mlm"
-length = 16
-[before.training]
-steps = 2
-batch = 8
-[[before]]
-name = "interaction"
-[before.training]
-steps = 2
-batch = 8
-[before.cascade]
-late = true
-late_dim = 8
-[[indexes]]
+"""
+    + BEFORE.replace("{steps}", "2")
+    + """[[indexes]]
 kind = "scan"
 """
+)
 LEAST = {"collection": {"source": "x"}, "model": {"start": "y"}}
 NAMES = [
     "full",

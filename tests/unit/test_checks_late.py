@@ -9,7 +9,7 @@ import pytest
 import torch
 from test_cli import call
 
-from flatcoat.app.inspect import judged_pairs
+from flatcoat.app.inspect_models import judged_pairs
 from flatcoat.checks.cross import cut_pairs, one_label, others, related, spread
 from flatcoat.checks.late import alike, cut_queries, expansion, markers, punctuation, unit_length
 from flatcoat.data.collection import open_collection

@@ -152,9 +152,9 @@ def test_weights_that_cannot_be_written(tmp_path, write, weight, what):
 @pytest.mark.parametrize(
     "line,what",
     [
-        ("[1]", 'line 2: want {"id"'),
-        ('{"id": "x"}', "line 2: want"),
-        ('{"id": "x", "vector": {"a": 0}}', "line 2: token 'a' has the weight 0; want a number above 0"),
+        ("[1]", ':2: want {"id"'),
+        ('{"id": "x"}', ":2: want"),
+        ('{"id": "x", "vector": {"a": 0}}', ":2: token 'a' has the weight 0; want a number above 0"),
         ('{"id": "x", "vector": {"a": "1"}}', "has the weight '1'"),
         ('{"id": "x", "vector": {"a": true}}', "has the weight True"),
         ("{", "not valid JSON"),

@@ -252,7 +252,8 @@ def test_a_collapsed_index_is_found(tmp_path, rescore, capsys):
     settings = ["--kind", "multivector", "--set", f"rescore={rescore}", "--set", "cells=4", "--quiet"]
     for name, held, code in (("good", vectors, 0), ("bad", same, 1)):
         write_multi(tmp_path / name, held, [f"d{i}" for i in range(60)], {"side": "documents"})
-        assert call("index", tmp_path / name, *settings, "--out", tmp_path / f"i-{name}") == 0
+        made = ("index", tmp_path / name, *settings, "--out", tmp_path / f"i-{name}")
+        assert call(*made) == code and call(*made, "--allow", "collapse") == 0
         found, said = lines((tmp_path / f"i-{name}",), capsys)
         assert found == code and any("collapse" in line for line in said)
         assert call("check", tmp_path / name) == code

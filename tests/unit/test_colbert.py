@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from changed_models import filled, unseal
 from flatcoat.errors import FlatcoatError, Misuse
 from flatcoat.files import read_json, write_json
 from flatcoat.models import encode_multi as encoding
@@ -30,13 +31,7 @@ FULL = LateOverrides(dim=8, query_marker="[Q] ", document_marker="[D] ", query_l
 @pytest.fixture(scope="session")
 def tiny(tiny, tmp_path_factory):
     """The tiny encoder without a hole in its vocabulary, so that tokens can be added."""
-    folder = tmp_path_factory.mktemp("tiny-whole") / "model"
-    shutil.copytree(tiny, folder)
-    said = read_json(folder / "tokenizer.json")
-    words = said["model"]["vocab"]
-    words |= {f"[unused{i}]": i for i in range(len(words)) if i not in words.values()}
-    write_json(folder / "tokenizer.json", said)
-    return folder
+    return filled(tiny, tmp_path_factory.mktemp("tiny-whole") / "model")
 
 
 @pytest.fixture
@@ -194,6 +189,7 @@ def test_loading_says_what_is_wrong(tiny, tmp_path):
     save_late(load_late(str(tiny), LateOverrides(dim=8)), tmp_path / "late")
     with pytest.raises(Misuse, match="its vectors have 8 dimensions"):
         load_late(str(tmp_path / "late"), LateOverrides(dim=4))
+    unseal(tmp_path / "late")
     said = json.loads((tmp_path / "late" / "modules.json").read_text())
     said[1]["type"] = "somebody.Else"
     (tmp_path / "late" / "modules.json").write_text(json.dumps(said))

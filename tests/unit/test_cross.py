@@ -9,6 +9,7 @@ import pytest
 import torch
 import transformers
 
+from changed_models import lose, unseal
 from flatcoat.errors import FlatcoatError, Misuse
 from flatcoat.files import read_json, write_json
 from flatcoat.models.base import Runtime, Scorer
@@ -291,6 +292,7 @@ def test_overrides_count(bert, tmp_path):
 
 def test_what_no_cross_encoder_is(bert, tmp_path, tiny):
     folder = saved(tmp_path, bert)
+    unseal(folder)
     config = read_json(folder / "config_sentence_transformers.json")
     write_json(folder / "config_sentence_transformers.json", {**config, "activation_fn": "torch.nn.Tanh"})
     with pytest.raises(FlatcoatError, match=r"activation torch.nn.Tanh; Flatcoat has identity and sigmoid"):
@@ -333,18 +335,12 @@ def test_an_encoder_is_given_a_head_by_its_seed(tiny, tiny_mlm, tmp_path, start)
 
 
 def test_missing_weights_are_refused(tiny, bert, tmp_path):
-    from safetensors.numpy import load_file, save_file
-
     shutil.copytree(tiny, tmp_path / "start")
-    weights = load_file(tmp_path / "start" / "model.safetensors")
-    weights.pop("encoder.layer.1.output.dense.weight")
-    save_file(weights, tmp_path / "start" / "model.safetensors", metadata={"format": "pt"})
+    lose(tmp_path / "start", "encoder.layer.1.output.dense.weight")
     with pytest.raises(FlatcoatError, match="1 weights are missing from the file"):
         load_cross(str(tmp_path / "start"))
     folder = saved(tmp_path, bert)
-    weights = load_file(folder / "model.safetensors")
-    weights.pop("classifier.weight")
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    lose(folder, "classifier.weight")
     with pytest.raises(FlatcoatError, match=r"missing from the file, for example classifier.weight"):
         load_cross(str(folder))
 

@@ -70,9 +70,9 @@ def test_vectors_that_are_not_finite_are_refused(tiny, tmp_path):
 def test_a_full_disk_is_said_before_it_is_met(tiny, tmp_path, monkeypatch):
     model = load_dense(str(tiny))
 
-    class Full:
-        f_bavail, f_frsize = 1, 1
+    def full(*_):
+        raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("flatcoat.models.encode_to.os.statvfs", lambda _: Full)
-    with pytest.raises(FlatcoatError, match="do not fit in the 0 MB left on disk"):
+    monkeypatch.setattr("flatcoat.models.encode_to.os.posix_fallocate", full)
+    with pytest.raises(FlatcoatError, match=r"/v: no space left on device \(.* MB are free\); free some"):
         encode_to(tmp_path / "v", model.document, ["x"], ["a"], {}, model.runtime)

@@ -54,6 +54,7 @@ def extents(x, at, count, out):
     tiles.extent(x, at, count, out)
 
 
+# alike, for numba compiles a function for the intrinsics that its text names
 @quick
 def tile(a, a_at, a_row, a_step, last, b, b_at, b_row, c, c_at, c_row, count, kind):
     if kind == 0:

@@ -186,6 +186,15 @@ def test_html_takes_no_more_than_its_lengths_time():
     assert time.process_time() - began < 5
 
 
+@pytest.mark.parametrize(
+    "unended", ["<a ", "<!--", "<!-- >", "<![", "<![CDATA[ >", "</a b", "<a b='", '<a b="x>', "<? ", "<!x "]
+)
+def test_html_that_never_ends_takes_no_more_than_its_lengths_time(unended):
+    began = time.process_time()
+    sections = read_html("<p>yes</p>" + unended * 20_000)[1]
+    assert sections[0].text.startswith("yes") and time.process_time() - began < 5
+
+
 def test_rst():
     text = """=====
 Title

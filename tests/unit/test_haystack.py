@@ -17,7 +17,6 @@ from haystack.components.writers import DocumentWriter
 from haystack.core.serialization import component_to_dict
 from haystack.document_stores.in_memory import InMemoryDocumentStore
 
-from flatcoat.app import verbs
 from flatcoat.app.integrations.haystack import (
     FlatcoatDocumentEmbedder,
     FlatcoatRanker,
@@ -42,14 +41,6 @@ def cross(tiny, tmp_path_factory):
     folder = tmp_path_factory.mktemp("haystack-cross") / "cross"
     save_cross(load_cross(str(tiny), CrossOverrides(seed=3)), folder)
     return folder
-
-
-@pytest.fixture(scope="session")
-def index(tiny, toy, tmp_path_factory):
-    home = tmp_path_factory.mktemp("haystack-index")
-    verbs.encode(str(tiny), str(toy), home / "vectors", None, None, None, None, "fp32", "cpu", False, None, True)
-    verbs.index(str(home / "vectors"), home / "index", "exact", None, False, True)
-    return home / "index"
 
 
 def documents():

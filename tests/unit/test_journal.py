@@ -106,6 +106,7 @@ def test_a_torn_tail_is_passed_over_and_cut_off_by_the_next_writer(tmp_path):
     whole = (tmp_path / "journal").read_bytes()
     add(writer, 2, "b")
     both = (tmp_path / "journal").read_bytes()
+    writer._acknowledge(len(whole))  # killed before it could say so of the second
     for size in range(len(whole), len(both)):
         (tmp_path / "journal").write_bytes(both[:size])
         assert [each.sequence for each in read(tmp_path)] == [1]
@@ -129,10 +130,28 @@ def test_any_altered_byte_is_noticed(tmp_path):
             read(tmp_path)
         with pytest.raises(FlatcoatError, match="damaged"):
             add(Journal(tmp_path, FACTS), 4, "d")  # nobody cuts off what is good
-    for at in range(end, len(whole)):  # of the last record only its end is lost
+    for at in range(end, len(whole)):
         altered = bytearray(whole)
         altered[at] ^= 0x41
         (tmp_path / "journal").write_bytes(altered)
+        with pytest.raises(FlatcoatError, match=f"damaged at byte {end}"):
+            read(tmp_path)
+    (tmp_path / "acknowledged").unlink()  # a copy without the note: of the last record only its end is lost
+    assert [each.sequence for each in read(tmp_path)] == [1, 2]
+
+
+def test_what_was_acknowledged_cannot_be_cut_off_unseen(tmp_path):
+    writer = Journal(tmp_path, FACTS)
+    add(writer, 1, "a")
+    add(writer, 2, "b")
+    whole = (tmp_path / "journal").read_bytes()
+    for size in range(len(whole)):
+        (tmp_path / "journal").write_bytes(whole[:size])
+        with pytest.raises(FlatcoatError):
+            read(tmp_path)
+    for note in (b"", b"x" * 12, b"torn"):
+        (tmp_path / "journal").write_bytes(whole)
+        (tmp_path / "acknowledged").write_bytes(note)
         assert [each.sequence for each in read(tmp_path)] == [1, 2]
 
 
@@ -200,12 +219,17 @@ def test_compacting_leaves_out_what_is_undone(tmp_path):
     assert [each.sequence for each in read(tmp_path)] == [1, 3, 6]
 
 
-def test_a_journal_that_is_taken_away_begins_anew(tmp_path):
+def test_a_journal_that_is_taken_away_with_its_note_begins_anew(tmp_path):
     writer, reader = Journal(tmp_path, FACTS), Journal(tmp_path, FACTS)
     add(writer, 1, "a")
     list(reader.follow()[1])
     (tmp_path / "journal").unlink()
     assert reader.fresh()
+    with pytest.raises(FlatcoatError, match="gone, with"):
+        Journal(tmp_path, FACTS).follow()
+    with pytest.raises(FlatcoatError, match="gone, with"):
+        add(Journal(tmp_path, FACTS), 1, "b")
+    (tmp_path / "acknowledged").unlink()
     anew, records = reader.follow()
     assert anew and list(records) == [] and not reader.fresh()
 
@@ -239,6 +263,7 @@ def test_a_record_taken_back_while_it_is_read_begins_anew(tmp_path):
     add(writer, 2, "phantom")
     records = reader.follow()[1]
     assert [next(records).sequence, next(records).sequence] == [1, 2]
+    writer._acknowledge(size)  # a disk refused the second, and it was taken back
     os.truncate(tmp_path / "journal", size)
     add(Journal(tmp_path, FACTS), 2, "genuine")
     assert list(records) == [] and reader.fresh()

@@ -33,15 +33,6 @@ QUESTION = "where does the otter live"
 
 
 @pytest.fixture(scope="session")
-def index(tiny, toy, tmp_path_factory):
-    """An exact index of the toy collection."""
-    home = tmp_path_factory.mktemp("langchain-index")
-    verbs.encode(str(tiny), str(toy), home / "vectors", None, None, None, None, "fp32", "cpu", False, None, True)
-    verbs.index(str(home / "vectors"), home / "index", "exact", None, False, True)
-    return home / "index"
-
-
-@pytest.fixture(scope="session")
 def cross(tiny, tmp_path_factory):
     folder = tmp_path_factory.mktemp("langchain-cross") / "cross"
     save_cross(load_cross(str(tiny), CrossOverrides(seed=3)), folder)

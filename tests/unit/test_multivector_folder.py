@@ -60,13 +60,13 @@ def test_what_cannot_be_kept_says_why(tmp_path):
 
 
 def damage(path, name, array):
-    """Replace an array and keep the manifest true to its size, as a hand would that knows the format."""
-    import json
+    """Replace an array and keep the manifest true to it, as a hand would that knows the format."""
+    from flatcoat.files import read_json, write_manifest
 
     np.save(path / name, array)
-    manifest = json.loads((path / "manifest.json").read_text())
-    manifest["files"][name]["bytes"] = (path / name).stat().st_size
-    (path / "manifest.json").write_text(json.dumps(manifest))
+    said = read_json(path / "manifest.json")
+    facts = {key: value for key, value in said.items() if key not in ("format", "version", "files", "sha256")}
+    write_manifest(path, said["format"], said["version"], facts)
 
 
 def test_damaged_folders_say_so_in_one_line(tmp_path):

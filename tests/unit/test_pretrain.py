@@ -62,7 +62,7 @@ def test_blocked_cross_entropy_and_its_gradient_are_the_plain_ones(monkeypatch, 
 
 def test_blocked_cross_entropy_with_products_of_bf16_is_near():
     states, targets, weight, bias = example()
-    nll, _ = masked._Blocked.apply(states, targets, weight, bias, True)  # pyright: ignore
+    nll, _ = masked._Blocked.apply(states, targets, weight, bias, True)
     plain, _ = plain_nll(states, targets, weight, bias)
     torch.testing.assert_close(nll, plain, atol=0.05, rtol=0.01)
     for rough, exact in zip(
@@ -171,7 +171,7 @@ def test_an_encoder_without_a_head_is_given_an_identity_over_its_own_embeddings(
     model = masked_model(tower, decoder=True, seed=3)
     assert torch.equal(torch.get_rng_state(), state)  # nothing drawn from the one that dropout uses
     assert model.network.base_model is tower.backbone
-    assert model.output.weight is tower.backbone.embeddings.word_embeddings.weight  # pyright: ignore
+    assert model.output.weight is tower.backbone.embeddings.word_embeddings.weight
     ids = torch.tensor(tower.tokenize(TEXTS[:1]))
     with torch.no_grad():
         states, head = model(ids, None)

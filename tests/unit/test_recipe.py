@@ -75,3 +75,21 @@ def test_not_toml(tmp_path, text):
 def test_the_schedule_is_drawn():
     drawn = draw(parse_recipe({**LEAST, "training": {"steps": 100, "warmup": 10, "rate": 1e-4, "floor": 0.2}}, "here"))
     assert "1.00e-05 at step 1, 1.00e-04 at its peak, 2.00e-05 at step 100 (linear)" in drawn
+
+
+def test_recipes_that_come_with_flatcoat_are_found_from_anywhere(tmp_path, monkeypatch):
+    here = load_recipe(ROOT / "recipes" / "quickstart.toml")
+    monkeypatch.chdir(tmp_path)
+    assert load_recipe(Path("recipes/quickstart.toml")) == here
+    assert Path(here.also[0].recipe).is_file()
+    with pytest.raises(Misuse, match="no such recipe"):
+        load_recipe(Path("recipes/none-such.toml"))
+    with pytest.raises(Misuse, match="no such recipe"):
+        load_recipe(Path("elsewhere/quickstart.toml"))
+
+
+def test_a_recipe_of_ones_own_goes_before_the_one_that_comes_with_flatcoat(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "recipes").mkdir()
+    (tmp_path / "recipes" / "dpr.toml").write_text('[collection]\nsource = "mine"\n[model]\nstart = "y"\n')
+    assert load_recipe(Path("recipes/dpr.toml")).collection.source == "mine"

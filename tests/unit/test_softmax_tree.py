@@ -196,7 +196,7 @@ def test_settings_that_cannot_be_meant():
     with pytest.raises(Misuse, match="gamma above 1"):
         SoftmaxSettings(gamma=1.0)
     with pytest.raises(Exception, match="rejection"):
-        SoftmaxSettings(method="gibbs")  # pyright: ignore
+        SoftmaxSettings(method="gibbs")
     tree = SGTree.build(unit(5, 4, 0))
     with pytest.raises(Misuse, match="query 1 holds a number"):
         SoftmaxTree(tree).draw(np.array([[1, 0, 0, 0], [np.nan, 0, 0, 0]], np.float32), 1, np.random.default_rng(0))

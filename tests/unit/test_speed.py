@@ -18,8 +18,6 @@ from flatcoat.evaluation.measures import evaluate, means
 from flatcoat.index.exact import search_slowly
 from flatcoat.models.base import Runtime
 from flatcoat.models.checkpoint import load_dense
-from flatcoat.models.colbert_checkpoint import load_late, save_late
-from flatcoat.models.cross_checkpoint import CrossOverrides, load_cross, save_cross
 from flatcoat.models.load import load_model
 from flatcoat.records import Ranking
 from flatcoat.representations import Dense, MultiVector, Sparse
@@ -106,14 +104,6 @@ def test_the_quickest_that_loses_next_to_nothing_is_chosen(bf16, int8, chosen):
     rows = (row("fp32", 100, 0.0), row("bf16", *bf16), row("int8", *int8))
     assert choose(rows).precision == chosen
     assert Speed("documents", 10, 20, None, "gold", rows).as_json()["quickest"] == chosen
-
-
-@pytest.fixture(scope="module")
-def models(tiny, tiny_mlm, tmp_path_factory):
-    home = tmp_path_factory.mktemp("speed")
-    save_late(load_late(str(tiny)), home / "late")
-    save_cross(load_cross(str(tiny), CrossOverrides(seed=2)), home / "cross")
-    return {"dense": tiny, "sparse": tiny_mlm, "late": home / "late", "cross": home / "cross"}
 
 
 @pytest.fixture

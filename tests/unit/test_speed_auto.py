@@ -15,19 +15,9 @@ from flatcoat.app.speed import Row, Speed
 from flatcoat.data.collection import open_collection
 from flatcoat.data.trec import read_run, write_run
 from flatcoat.errors import FlatcoatError, Misuse
-from flatcoat.models.colbert_checkpoint import load_late, save_late
-from flatcoat.models.cross_checkpoint import CrossOverrides, load_cross, save_cross
 from flatcoat.models.encode import encode_all
 from flatcoat.models.load import load_model
 from flatcoat.records import Ranking
-
-
-@pytest.fixture(scope="module")
-def models(tiny, tiny_mlm, tmp_path_factory):
-    home = tmp_path_factory.mktemp("auto")
-    save_late(load_late(str(tiny)), home / "late")
-    save_cross(load_cross(str(tiny), CrossOverrides(seed=2)), home / "cross")
-    return {"dense": tiny, "sparse": tiny_mlm, "late": home / "late", "cross": home / "cross"}
 
 
 @pytest.fixture

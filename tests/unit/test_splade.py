@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from changed_models import lose
 from flatcoat.errors import FlatcoatError, Misuse
 from flatcoat.models import encode_sparse as encoding
 from flatcoat.models.base import Runtime
@@ -160,12 +161,8 @@ def test_bad_settings_say_what_is_right(tiny_mlm, overrides, word):
 def test_missing_weights_are_refused(tiny_mlm, tmp_path):
     import shutil
 
-    from safetensors.torch import load_file, save_file
-
     shutil.copytree(tiny_mlm, tmp_path / "m")
-    weights = load_file(tmp_path / "m" / "model.safetensors")
-    weights.pop("cls.predictions.transform.dense.weight")
-    save_file(weights, tmp_path / "m" / "model.safetensors", metadata={"format": "pt"})
+    lose(tmp_path / "m", "cls.predictions.transform.dense.weight")
     with pytest.raises(FlatcoatError, match="missing"):
         load_splade(str(tmp_path / "m"))
 

@@ -210,6 +210,15 @@ def test_long_texts_are_cut_where_the_words_are(open_page, service):
     assert "badger does live" in seen and len(seen) < 300 and seen.startswith("…") and seen.endswith("…")
 
 
+def test_a_title_without_spaces_stays_in_its_column(open_page, service):
+    service.toy.documents["badger"]["title"] = "where/badgers/live/" + "in_the_woods_" * 12
+    page = open_page(f"?{BADGER}&r=exact,sparse,bm25")
+    settled(page)
+    beyond = """() => [...document.querySelectorAll(".hit .title")].map((title) =>
+        title.getBoundingClientRect().right - title.closest(".column").getBoundingClientRect().right)"""
+    assert max(page.evaluate(beyond)) <= 0
+
+
 @pytest.mark.parametrize("query, text", [("東京の天気", "明日の東京は晴れ、天気は良い。"), ("badger's homes", "The home of a badger."),
                                          ("кошки", "Две кошки спят.")])  # fmt: skip
 def test_words_are_marked_in_other_scripts(open_page, service, query, text):

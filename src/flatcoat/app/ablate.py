@@ -20,16 +20,15 @@ from flatcoat.app import build
 from flatcoat.app.ablate_report import markdown, summarise
 from flatcoat.app.before import run_before
 from flatcoat.app.cascade import beside
-from flatcoat.app.family import as_trained, exact_index
+from flatcoat.app.family import exact_index
 from flatcoat.app.measure import slug
+from flatcoat.app.ready_run import check_settings, make_ready
 from flatcoat.app.recipe import format_recipe
 from flatcoat.app.run import machine
 from flatcoat.app.stages import Stages
 from flatcoat.app.tables import LossTable, Recipe, StageTable
 from flatcoat.app.teaching import TermsTable, TermTable
-from flatcoat.app.train import before_training, train_model, training_inputs
-from flatcoat.checks.base import enforce
-from flatcoat.checks.collection import only_judged
+from flatcoat.app.train import train_model, training_inputs
 from flatcoat.data.collection import open_collection
 from flatcoat.data.store import Collection
 from flatcoat.data.trec import read_run, write_run
@@ -233,11 +232,8 @@ class Runner:
     def prepare(self) -> None:
         """The checks of a run, before time is spent; then BM25."""
         recipe, collection = self.recipe, self.collection
-        findings = only_judged(collection, recipe.collection.test)
-        if recipe.model.kind != "cross":
-            findings += as_trained(recipe.model, build.model(recipe.model, recipe.runtime))
-        enforce(findings, self.allow)
-        before_training(recipe, collection, self.allow)
+        check_settings(recipe, self.allow)
+        make_ready(recipe, collection, self.allow)
         path, corpus = self.out / "index" / "bm25", collection.documents.fingerprint
         settings, ids = build.lexical_settings(recipe.lexical), list(collection.documents.ids)
         Stages(self.out, self.note).do(
@@ -249,7 +245,10 @@ class Runner:
         return open_index(self.out / "index" / "bm25").index
 
     def record(self, variant: Variant, number: int) -> dict[str, Any]:
-        """What a variant of a seed showed: made where it is not there, measured anew where other measures are asked for."""
+        """What a variant of a seed showed: made where it is not there, measured anew where other measures are asked for.
+
+        Raises what making it does, with the variant's name.
+        """
         recipe = seeded(variant.recipe, number)
         name = self.out / "results" / slug(variant.name) / f"seed-{recipe.training.seed}"
         path, measures = name.with_suffix(".json"), list(recipe.evaluation.measures)
@@ -258,7 +257,7 @@ class Runner:
         asked = [self.k, recipe.evaluation.rerank, teaches]
         key = digest([training_inputs(recipe, self.collection), list(keys.values()), asked])
         trained = self.out / "work" / "trained" / key[:16]
-        found = read_json(path) if path.is_file() else {}
+        found: dict[str, Any] = read_json(path) if path.is_file() else {}
         try:
             if found.get("key") != key:
                 cost = self._train(recipe, trained, keys)

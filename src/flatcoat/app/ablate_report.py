@@ -102,7 +102,7 @@ def _teacher(
 ) -> dict[str, Any]:
     """A teacher's row; the share of the gap is None where there is no gap, or no variant of the likelihood alone."""
     called = TEACHERS[name].format(whole[0]["depths"][name])
-    row = {"name": called, "system": name, **_means(whole, name, measures), "gap_closed": None}
+    row: dict[str, Any] = {"name": called, "system": name, **_means(whole, name, measures), "gap_closed": None}
     row["against"] = _against(whole, whole, name, measures[0])
     if alone is not None:
         low, here, high = (r["means"][measures[0]] for r in (alone, full, row))
@@ -190,8 +190,10 @@ def notes(results: Mapping[str, Any]) -> list[str]:
     seeds = len(results["seeds"])
     values = "their values of one seed" if seeds == 1 else f"each one's values averaged over {seeds} seeds"
     lines = [
-        f"Δ and p: paired over {results['queries']} queries, {values}; bootstrap interval, randomisation test, "
-        "Holm-corrected over the table. Neither knows how far another seed would move a row: that is what ± shows.",
+        (
+            f"Δ and p: paired over {results['queries']} queries, {values}; bootstrap interval, randomisation test, "
+            "Holm-corrected over the table. Neither knows how far another seed would move a row: that is what ± shows."
+        ),
         "Training s: a variant's own training and its stages before, as if alone.",
     ]
     if results["reranked"]:

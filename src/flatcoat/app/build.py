@@ -135,7 +135,9 @@ def multi_settings(table: IndexTable) -> MultiVectorSettings:
     from flatcoat.index.multivector import MultiVectorSettings
 
     given: dict[str, Any] = table.given()
-    return MultiVectorSettings(**{**given, "rescore": None} if given.get("rescore") == 0 else given)
+    if given.get("rescore") == 0:
+        given["rescore"] = None
+    return MultiVectorSettings(**given)
 
 
 def lexical_settings(table: LexicalTable) -> Bm25Settings:

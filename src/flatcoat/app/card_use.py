@@ -22,7 +22,7 @@ PAIRS = """from flatcoat.models.load import load_model
 model = load_model("{repo}")
 scores = model.score(["where do otters live"], ["An otter makes its home in the river."])
 """
-OTHERS = {
+OTHERS = {  # alike, for each stands in a card as somebody copies it
     "dense": """from sentence_transformers import SentenceTransformer
 
 model = SentenceTransformer("{repo}")

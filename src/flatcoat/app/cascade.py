@@ -25,7 +25,10 @@ def beside(model: Path, name: str) -> Path:
 
 
 def begin(recipe: Recipe, earlier: Path | None = None) -> Cascade:
-    """What learns together, at its start; `earlier` is the model of a stage before, beside which its others are taken up."""
+    """What learns together, at its start; `earlier` is the model of a stage before, beside which its others are taken up.
+
+    Raises Misuse where queries have an encoder of their own.
+    """
     from flatcoat.models.readings import Cascade
 
     kind, table = recipe.model.kind, recipe.cascade or CascadeTable()
@@ -40,7 +43,7 @@ def begin(recipe: Recipe, earlier: Path | None = None) -> Cascade:
                 "a cascade reads one encoder in several ways; this model's queries have an encoder of their own"
             )
         sparse = _sparse_beside(recipe, model, earlier) if table.sparse else None
-        late = _late_beside(recipe, model, table, earlier) if table.late else None
+        late = _late_beside(model, table, earlier) if table.late else None
         made = Cascade(model, late, _cross_beside(recipe, table, earlier) if table.cross else None, sparse)
         if "att.cross.late" in recipe.every_term():
             _same_words(made)
@@ -48,7 +51,7 @@ def begin(recipe: Recipe, earlier: Path | None = None) -> Cascade:
     return made.to(model.runtime.device)
 
 
-def _late_beside(recipe: Recipe, model: Any, table: CascadeTable, earlier: Path | None) -> LateModel:
+def _late_beside(model: Any, table: CascadeTable, earlier: Path | None) -> LateModel:
     """Token vectors of the same encoder."""
     from flatcoat.models.colbert import LateModel, LateSettings, LateTower
     from flatcoat.models.colbert_checkpoint import PUNCTUATION, load_late, new_projection

@@ -5,6 +5,7 @@ Only typer is imported here: each verb imports what it uses when it runs.
 
 from __future__ import annotations
 
+import errno
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -91,7 +92,7 @@ def index(
     ] = None,
     collection: Annotated[str | None, typer.Option(help="Whose titles, texts and metadata go into the engine.")] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Load anew what is in the engine under this name.")] = False,
-    quiet: Quiet = False,
+    allow: Allow = None, quiet: Quiet = False,
 ) -> None:  # fmt: skip
     """Build an index that fits the vectors: exact for any, inverted or pruned for sparse ones, multivector for those of late
     interaction, the others for dense ones. --set takes the kind's settings, as in --set rescore=10 or --set stem=false.
@@ -105,7 +106,7 @@ def index(
     from flatcoat.app.verbs_engine import refuse_without_engine
 
     refuse_without_engine({"--name": name, "--also": also, "--collection": collection, "--replace": replace})
-    verb(source, out, kind or "scan", changes, copy, quiet)
+    verb(source, out, kind or "scan", changes, copy, quiet, allow)
 
 
 @app.command()
@@ -177,12 +178,12 @@ def rerank(
     k: Annotated[int, typer.Option("-k", help="Documents a query that are re-ranked; the rest stays below.")] = 100,
     out: Annotated[str, typer.Option(help="TREC run; - is stdout.")] = "-",
     split: Annotated[str | None, typer.Option(help="Only the queries of this split.")] = None,
-    precision: PrecisionOrAuto = "fp32", device: Device = "auto", quiet: Quiet = False,
+    precision: PrecisionOrAuto = "fp32", device: Device = "auto", allow: Allow = None, quiet: Quiet = False,
 ) -> None:  # fmt: skip
     """Re-rank a run's best documents with a cross-encoder."""
     from flatcoat.app.verbs_rerank import rerank as verb
 
-    verb(model, run, collection, k, out, split, precision, device, quiet)
+    verb(model, run, collection, k, out, split, precision, device, quiet, allow)
 
 
 @app.command()
@@ -214,7 +215,7 @@ def mine(
     kind: Annotated[str, typer.Option(help="list, or draw as training does: stochastic, cache, exhaustive, dynnibal.")] = "list",
     per_query: Annotated[int, typer.Option(help="Draws a query, where they are drawn.")] = 10,
     seed: Annotated[int, typer.Option(help="Of the draws.")] = 0,
-    changes: Changes = None, precision: Precision = "fp32", device: Device = "auto", quiet: Quiet = False,
+    changes: Changes = None, precision: Precision = "fp32", device: Device = "auto", allow: Allow = None, quiet: Quiet = False,
     workers: Workers = None,
 ) -> None:  # fmt: skip
     """Mine hard negatives for a split's queries. Where they are drawn, --set takes the recipe's keys, as in --set dynnibal.method=best,
@@ -224,7 +225,7 @@ def mine(
 
     verb(
         model, collection, out, split, first, last, absolute_margin, relative, max_score, approximate, judge, judge_above, kind,
-        per_query, seed, changes, precision, device, quiet, workers,
+        per_query, seed, changes, precision, device, quiet, workers, allow,
     )  # fmt: skip
 
 
@@ -235,12 +236,12 @@ def evaluate(
     measures: Annotated[str, typer.Option(help="ir-measures names, by spaces.")] = "nDCG@10 RR@10 R@100",
     by_query: Annotated[bool, typer.Option(help="Each query's values.")] = False,
     compare: Annotated[bool, typer.Option(help="Test the other runs against the first.")] = False,
-    html: Html = None, as_json: Json = False,
+    html: Html = None, allow: Allow = None, as_json: Json = False,
 ) -> None:  # fmt: skip
     """Measure runs; a query a run missed scores 0."""
     from flatcoat.app.verbs_judge import evaluate as verb
 
-    verb(qrels, runs, measures, by_query, compare, as_json, html)
+    verb(qrels, runs, measures, by_query, compare, as_json, html, allow)
 
 
 @app.command()
@@ -282,10 +283,16 @@ def explain(
 
 @app.command()
 def check(
-    things: Annotated[list[str], typer.Argument(help="Models, collections, vectors, indexes, runs or recipes.")],
+    things: Annotated[
+        list[str],
+        typer.Argument(
+            help="Models, collections, vectors, indexes, runs and their folders, recipes, a teacher's scores, negatives."
+        ),
+    ],
     qrels: Annotated[Path | None, typer.Option(help="Judgements, for runs.")] = None,
     on: Annotated[
-        str | None, typer.Option(help="A collection, for models: which pooling fits, what is cut off.")
+        str | None,
+        typer.Option(help="A collection: what a model cuts off of it, whether a run, an index or a file is of it."),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -331,19 +338,20 @@ def main() -> None:
     except BrokenPipeError:
         raise SystemExit(0) from None
     except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        sys.stderr.write(f"flatcoat: {where}{error.strerror or error}\n")
+        where, said = f"{error.filename}: " if error.filename else "", error.strerror or str(error)
+        full = "; free some and run again" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else ""
+        sys.stderr.write(f"flatcoat: {where}{' '.join(said.split())}{full}\n")
         raise SystemExit(1) from None
     except KeyboardInterrupt:
         sys.stderr.write("flatcoat: interrupted; run the same command again to go on\n")
         raise SystemExit(1) from None
-    except RuntimeError as error:
-        if "out of memory" not in str(error):
+    except (RuntimeError, MemoryError) as error:
+        from flatcoat.models.memory import is_full
+
+        if not is_full(error):
             raise
-        sys.stderr.write(
-            "flatcoat: the device is out of memory; lower training_batch_tokens, or set training.cached=true\n"
+        cure = (
+            "lower runtime.batch_tokens, runtime.training_batch_tokens or training.batch, or set training.cached=true"
         )
-        raise SystemExit(1) from None
-    except MemoryError:
-        sys.stderr.write("flatcoat: out of memory; lower runtime.batch_tokens or training.batch\n")
+        sys.stderr.write(f"flatcoat: out of memory; {cure}\n")
         raise SystemExit(1) from None

@@ -23,7 +23,7 @@ def facts_of(model: Model, source: str, side: str, corpus: str) -> dict[str, Any
     from flatcoat.models.splade import LookupTower, SpladeModel
 
     tower = model.query if side == "queries" else model.document
-    facts = {
+    facts: dict[str, Any] = {
         "side": side,
         "model": fingerprint(source),
         "model_source": source,

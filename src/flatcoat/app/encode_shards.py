@@ -95,7 +95,10 @@ def assemble_dense(
 def assemble_sparse(
     path: Path, parts: Iterable[Part], ids: Sequence[str], vocabulary: Sequence[str], facts: Mapping[str, Any]
 ) -> SparseFolder:
-    """Write sparse parts as one folder of term weights; memory holds a part, and eight bytes an item."""
+    """Write sparse parts as one folder of term weights; memory holds a part, and eight bytes an item.
+
+    Raises FlatcoatError where the header of `terms.npy` would change its length.
+    """
     sizes = [np.zeros(1, np.int64)]
     with atomic_folder(path) as folder:
         with (folder / "terms.npy").open("wb") as terms, (folder / "weights.npy").open("wb") as weights:

@@ -10,7 +10,7 @@ import numpy as np
 from flatcoat.app.build import inverted_settings, multi_settings, vector_settings
 from flatcoat.app.tables import IndexTable, ModelTable
 from flatcoat.checks.base import Finding
-from flatcoat.checks.towers import lengths, pooling
+from flatcoat.checks.towers import aggregation, lengths, pooling
 from flatcoat.errors import FlatcoatError, Misuse
 from flatcoat.files import MANIFEST, read_json
 from flatcoat.index.exact import ExactIndex
@@ -41,13 +41,7 @@ def as_trained(table: ModelTable, used: Any) -> list[Finding]:
         own = load_dense(table.start, Overrides(pooling=table.pooling))
         return pooling(declared, used.document.settings.pooling) + lengths(own, used)
     said = describe_sparse(resolve(table.start))[1].aggregate
-    found = lengths(load_splade(table.start), used)
-    if said != used.document.settings.aggregate:
-        message = (
-            f"term weights are the {used.document.settings.aggregate} over positions, but the checkpoint says {said}"
-        )
-        found.append(Finding("warning", "aggregate", message, "leave model.aggregate out, unless it is trained anew"))
-    return found
+    return lengths(load_splade(table.start), used) + aggregation(said, used.document.settings.aggregate)
 
 
 def kind_said(source: str) -> str:
@@ -61,7 +55,7 @@ def kind_said(source: str) -> str:
 Folder = VectorFolder | SparseFolder | MultiFolder
 
 
-def open_vectors(path: Path, *, verify: bool = False) -> Folder:
+def open_vectors(path: Path, *, verify: bool = True) -> Folder:
     """Open a folder of vectors of any kind."""
     manifest = read_json(path / MANIFEST) if (path / MANIFEST).is_file() else {}
     said = manifest.get("format") if isinstance(manifest, dict) else None
@@ -82,7 +76,10 @@ def as_queries(vectors: np.ndarray | Sparse | MultiVector) -> Dense | Sparse | M
 
 
 def write_index(path: Path, source: Folder, table: IndexTable | None, *, copy: bool = False) -> IndexFolder:
-    """Build an index of a kind that fits the vectors; `table` None is exact search."""
+    """Build an index of a kind that fits the vectors; `table` None is exact search.
+
+    Raises FlatcoatError where it does not fit, and Misuse where a copy is asked for of an index that holds its vectors.
+    """
     if isinstance(source, MultiFolder):
         if table is not None and table.kind != "multivector":
             raise FlatcoatError(

@@ -17,7 +17,7 @@ from flatcoat.index.store import SPARSE_KINDS, IndexFolder
 
 
 def of_run(folder: Path, name: str | None) -> tuple[str, Path, str]:
-    """Model, index and collection of a run's folder."""
+    """Model, index and collection of a run's folder. Raises Misuse where the folder is no run's, has no such index, or is a re-ranker's."""
     if not (folder / "recipe.toml").is_file():
         raise Misuse(f"{folder}: not the folder of a run; search wants MODEL INDEX COLLECTION")
     from flatcoat.app.recipe import load_recipe
@@ -135,8 +135,9 @@ def _late(model: str, folder: IndexFolder, allow: list[str] | None) -> Any:
         marks = asked["marker"] or "", answered.get("marker") or ""
         overrides = LateOverrides(new, asked["max_length"], query_marker=marks[0], document_marker=marks[1])
         loaded = load_late(model, overrides)
-        own, settings = loaded.query, LateSettings(**{**asked, "skip": tuple(asked["skip"])})
-        queries = LateTower(own.backbone, own.projection, own.tokenizer, settings)
+        settings: dict[str, Any] = {**asked, "skip": tuple(asked["skip"])}
+        own = loaded.query
+        queries = LateTower(own.backbone, own.projection, own.tokenizer, LateSettings(**settings))
         loaded = LateModel(queries, loaded.document)
     if loaded.dim != folder.facts["dim"]:
         raise FlatcoatError(

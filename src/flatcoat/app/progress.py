@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator
-from typing import Any
 
-from flatcoat.records import Track, silent
+from flatcoat.records import Item, Track, silent
 
 
 def tracker(quiet: bool) -> Track:
@@ -14,7 +13,7 @@ def tracker(quiet: bool) -> Track:
     return silent if quiet or not sys.stderr.isatty() else _track
 
 
-def _track(items: Iterable[Any], total: int | None, label: str) -> Iterator[Any]:
+def _track(items: Iterable[Item], total: int | None, label: str) -> Iterator[Item]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 

@@ -8,6 +8,7 @@ from typing import Any, get_args
 
 from pydantic import ValidationError
 
+from flatcoat.app.packaged import recipe_file
 from flatcoat.app.tables import Recipe, Table, TrainingTable
 from flatcoat.errors import Misuse, nearest
 
@@ -15,14 +16,17 @@ from flatcoat.errors import Misuse, nearest
 def load_recipe(path: Path, changes: list[str] | None = None) -> Recipe:
     """Read a recipe and apply `KEY=VALUE` changes through the same checks.
 
+    `recipes/NAME.toml` is the one that comes with Flatcoat where the present folder has none.
+
     Raises:
         Misuse: no such file, not TOML, an unknown key, or a value that is not right.
     """
+    path = recipe_file(path)
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise Misuse(f"{path}: no such recipe") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, IsADirectoryError) as error:
+    except (ValueError, RecursionError, OSError) as error:  # a number of too many digits is a ValueError
         raise Misuse(f"{path}: not valid TOML ({error})") from error
     for change in changes or []:
         apply_change(values, change)
@@ -69,13 +73,14 @@ def apply_change(values: dict[str, Any], change: str) -> None:
         raise Misuse(f"--set {change}: want KEY=VALUE, as in training.steps=100")
     try:
         value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         value = text
     *tables, last = key.strip().split(".")
     for table in tables:
-        values = values.setdefault(table, {})
-        if not isinstance(values, dict):
+        inner: Any = values.setdefault(table, {})
+        if not isinstance(inner, dict):
             raise Misuse(f"--set {change}: {table} is not a table")
+        values = inner
     values[last] = value
     for one, other in (("weight", "terms"), ("terms", "weight")):  # a sparsity is said in one way; the last word counts
         if tables == ["sparsity"] and last.endswith(f"_{one}"):

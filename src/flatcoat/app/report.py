@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from shutil import which
 from typing import Any
 
 
@@ -124,5 +125,6 @@ def show(results: dict[str, Any], where: str) -> None:
         console.print(line, highlight=False, markup=False)
     if not results["query_ms"]:
         return  # a cross-encoder re-ranks; there is nothing to ask
-    console.print(f"\nAsk it something:\n  .venv/bin/flatcoat search {where} --query \"your question\"",
+    command = "flatcoat" if which("flatcoat") else ".venv/bin/flatcoat"
+    console.print(f"\nAsk it something:\n  {command} search {where} --query \"your question\"",
                   highlight=False, markup=False, soft_wrap=True)  # fmt: skip

@@ -12,15 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 from flatcoat.app import build, cascade
 from flatcoat.app.before import run_before
-from flatcoat.app.family import as_trained, open_vectors, write_index
+from flatcoat.app.family import open_vectors, write_index
 from flatcoat.app.measure import Measured, measure_all, measure_cross
 from flatcoat.app.model_tables import IndexTable, ModelTable
+from flatcoat.app.ready import of_settings
+from flatcoat.app.ready_run import check_settings, make_ready
 from flatcoat.app.recipe import format_recipe, load_recipe
 from flatcoat.app.stages import Stages, claim
 from flatcoat.app.tables import AlsoTable, Recipe
-from flatcoat.app.train import before_training, train_model, training_inputs
-from flatcoat.checks.base import enforce
-from flatcoat.checks.collection import only_judged, truncated
+from flatcoat.app.train import train_model, training_inputs
+from flatcoat.checks.base import Finding
 from flatcoat.data.collection import open_collection
 from flatcoat.data.store import Collection
 from flatcoat.errors import FlatcoatError, Misuse
@@ -53,12 +54,15 @@ def run_recipe(
         claim(out, format_recipe(recipe), resume)
         if store is not None and not (out / "store").exists():
             (out / "store").symlink_to(os.path.relpath(store, out))
-        return _Run(recipe, out, track, note, allow).go(resume)
+        return _Run(recipe, out, track, note, allow, companion=store is not None).go(resume)
 
 
 class _Run:
-    def __init__(self, recipe: Recipe, out: Path, track: Track, note: Callable[[str], None], allow: tuple[str, ...]):
+    def __init__(
+        self, recipe: Recipe, out: Path, track: Track, note: Callable[[str], None], allow: tuple[str, ...], *, companion: bool
+    ):  # fmt: skip
         self.recipe, self.out, self.track, self.note, self.allow = recipe, out, track, note, allow
+        self.companion = companion
         self.stages = Stages(out, note)
         self.times: dict[str, float] = read_json(out / "times.json") if (out / "times.json").is_file() else {}
 
@@ -66,6 +70,7 @@ class _Run:
         started = time.perf_counter()
         recipe, out = self.recipe, self.out
         others = {other.name: self._other(other) for other in recipe.also}
+        findings = of_settings(recipe) if self.companion else check_settings(recipe, self.allow)
         self.note(f"collection {recipe.collection.source}")
         source, store = recipe.collection, out / "store"
         read = lambda: open_collection(source.source, store, strict=source.strict)  # noqa: E731
@@ -73,12 +78,13 @@ class _Run:
         corpus = digest({name: file["sha256"] for name, file in collection.facts["files"].items()})
         lexical = recipe.lexical.model_dump()
         self._can_be_done(collection)
+        self._check([*findings, *make_ready(recipe, collection, self.allow, companion=self.companion)])
         for name, other in others.items():
-            if other.training.steps:
-                self.note(f"also {name}: checked before anything is made")
-                before_training(other, collection, self.allow)
+            self.note(f"also {name}: checked before anything is made")
+            check_settings(other, self.allow)
+            make_ready(other, collection, self.allow, companion=True)
         self._stage("bm25", [corpus, lexical], out / "index" / "bm25", lambda: self._bm25(collection))
-        base = self._check_and_describe(collection)
+        base = self._begin(collection)
         encodes = recipe.model.kind != "cross"
         keys = [self._encode("before", base, collection, out / "before")] if encodes else [self._said(base)]
         if recipe.training.steps:
@@ -145,8 +151,6 @@ class _Run:
             odd = next((id for id in texts.ids if id.split() != [id]), None)
             if odd is not None:
                 raise FlatcoatError(f"id {odd!r} has white space, which TREC runs cannot hold; rename it in the source")
-        if self.recipe.training.steps:
-            before_training(self.recipe, collection, self.allow)
 
     def _timed(self, name: str, make: Callable[[], Any]) -> Any:
         start = time.perf_counter()
@@ -164,19 +168,11 @@ class _Run:
         settings = build.lexical_settings(self.recipe.lexical)
         write_bm25(path, collection.documents.texts(), list(collection.documents.ids), facts, settings)
 
-    def _check_and_describe(self, collection: Collection) -> str:
-        """The checks that can still save the user's time; gives the starting model's name."""
-        table = self.recipe.model
-        model = build.model(table, self.recipe.runtime)
-        findings = only_judged(collection, self.recipe.collection.test)
-        if table.kind != "cross":
-            findings += as_trained(table, model)
-            findings += truncated(model.document.lengths, collection, model.document.settings.max_length)
+    def _check(self, findings: list[Finding]) -> None:
+        """Keep what the checks found for the report."""
         write_json(self.out / "checks.json", [finding.line() for finding in findings])
-        enforce(findings, self.allow)
-        return self._begin(model, collection)
 
-    def _begin(self, model: Model, collection: Collection) -> str:
+    def _begin(self, collection: Collection) -> str:
         """Where the start lies: as named, or in `start/` where a lookup of queries wants weights from this corpus."""
         from flatcoat.app.objective import begin_lookup
         from flatcoat.models.checkpoint import fingerprint
@@ -184,6 +180,9 @@ class _Run:
         from flatcoat.models.splade import SpladeModel
 
         start = self.recipe.model.start
+        if self.recipe.model.queries != "lookup" and self.recipe.model.kind != "sparse":
+            return start
+        model = build.model(self.recipe.model, self.recipe.runtime)
         if not isinstance(model, SpladeModel) or not getattr(model.query, "fresh", False):
             return start
         inputs = [fingerprint(start), self.recipe.model.model_dump(), collection.facts["content"]]
@@ -322,7 +321,7 @@ def _installed(name: str) -> bool:
 
 def _processor() -> str:
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()

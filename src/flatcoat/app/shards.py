@@ -11,19 +11,19 @@ import os
 import shutil
 import socket
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
-from zipfile import BadZipFile
 
 import numpy as np
 
 from flatcoat.app.workers import Crew, Make, work_through
 from flatcoat.data.store import Collection
 from flatcoat.errors import FlatcoatError
-from flatcoat.files import MANIFEST, digest, only_writer, read_json, write_json
+from flatcoat.files import MANIFEST, digest, only_writer, read_json, telling, write_json
 from flatcoat.records import Track, silent
+from flatcoat.vectors import read_arrays
 
 if TYPE_CHECKING:
     from flatcoat.app.tables import ModelTable
@@ -83,7 +83,7 @@ def _version(name: str) -> str:
 def parts_of(
     plan: Plan, crew: Crew, make: Make, job: Mapping[str, Any], *,
     track: Track = silent, note: Callable[[str], None] = lambda _: None, label: str = "encode",
-) -> Iterator[Iterator[Part]]:  # fmt: skip
+) -> Generator[Iterator[Part], None, None]:  # fmt: skip
     """Have every part made that is not there yet, and give all in order; they are removed when the caller is done with them.
 
     Raises:
@@ -120,11 +120,12 @@ def write_part(plan: Plan, shard: int, part: Part) -> None:
     path = plan.part(shard)
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
-        with partial.open("wb") as stream:
-            np.savez(stream, **dict(part))  # pyright: ignore[reportArgumentType]
-            stream.flush()
-            os.fsync(stream.fileno())
-        partial.replace(path)
+        with telling(path):
+            with partial.open("wb") as stream:
+                np.savez(stream, **dict(part))  # pyright: ignore[reportArgumentType]
+                stream.flush()
+                os.fsync(stream.fileno())
+            partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
 
@@ -133,15 +134,11 @@ def read_part(plan: Plan, shard: int) -> Part:
     """A part's arrays. Raises FlatcoatError where it is missing or damaged; a damaged one is removed, so that it is made again."""
     path = plan.part(shard)
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
+        return read_arrays(path)
     except FileNotFoundError as error:
         raise FlatcoatError(
             f"{path}: made, but not to be seen from here; want a folder that every machine shares"
         ) from error
-    except (BadZipFile, ValueError, EOFError, KeyError) as error:
-        path.unlink(missing_ok=True)
-        raise FlatcoatError(f"{path}: damaged, and removed; run the same command again to make it again") from error
 
 
 def settle(job: Mapping[str, Any]) -> Plan:

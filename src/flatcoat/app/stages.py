@@ -7,17 +7,23 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from flatcoat.errors import Misuse
-from flatcoat.files import digest, read_json, write_json, write_text
+from flatcoat.errors import FlatcoatError, Misuse
+from flatcoat.files import digest, read_json, sum_of, write_json, write_text
 
 
 class Stages:
-    """`stages.json` of a run folder: the key under which each stage was finished."""
+    """`stages.json` of a run folder: the key under which each stage was finished, and the sha256 of a product that is one file.
+
+    A folder has its own manifest, or seal.
+    """
 
     def __init__(self, folder: Path, note: Callable[[str], None]):
         self.folder, self.note = folder, note
         self.path = folder / "stages.json"
-        self.keys: dict[str, str] = read_json(self.path) if self.path.is_file() else {}
+        known = read_json(self.path) if self.path.is_file() else {}
+        if not isinstance(known, dict):
+            raise FlatcoatError(f"{self.path}: not an object of stages; remove it to make every stage again")
+        self.keys: dict[str, str] = known
 
     def do(self, name: str, inputs: Any, product: Path, make: Callable[[], object], *, together: Any = None) -> str:
         """Make `product` unless it was made of the same inputs; give the stage's key.
@@ -25,7 +31,7 @@ class Stages:
         `together` are processes that make it as one: the first one's word holds, and it alone writes.
         """
         key = digest([name, inputs])
-        done = self.keys.get(name) == key and product.exists()
+        done = self.keys.get(name) in (key, _with_sum(key, product)) and product.exists()
         if (together is not None and together.agree(done)) or (together is None and done):
             self.note(f"{name}: already done")
             return key
@@ -39,11 +45,15 @@ class Stages:
             shutil.rmtree(product, ignore_errors=True) if product.is_dir() else product.unlink(missing_ok=True)
         self.note(name)
         make()
-        self.keys[name] = key
+        self.keys[name] = _with_sum(key, product)
         write_json(self.path, self.keys)
         if together is not None:
             together.agree(True)
         return key
+
+
+def _with_sum(key: str, product: Path) -> str:
+    return f"{key} {sum_of(product)}" if product.is_file() else key
 
 
 def claim(folder: Path, recipe_text: str, resume: bool) -> None:

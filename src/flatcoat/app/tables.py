@@ -349,7 +349,7 @@ class Recipe(Table):
     def of_stage(self, stage: StageTable) -> Recipe:
         """The recipe that a ranking stage is."""
         own = {name: getattr(stage, name) for name in ("training", "negatives") if getattr(stage, name) is not None}
-        said = {**{name: getattr(self, name) for name in type(self).model_fields}, **own,
+        said: dict[str, Any] = {**{name: getattr(self, name) for name in type(self).model_fields}, **own,
                 "cascade": stage.cascade, "terms": stage.terms, "before": (), "also": ()}  # fmt: skip
         if stage.training is not None and "temperature" not in stage.training.model_fields_set:
             said["training"] = said["training"].model_copy(update={"temperature": self.training.temperature})

@@ -11,10 +11,11 @@ import numpy as np
 
 from flatcoat.app import build, cascade, objective
 from flatcoat.app.family import as_queries, exact_index
+from flatcoat.app.ready import given_files
 from flatcoat.app.samplers import sampler
 from flatcoat.app.tables import Recipe
 from flatcoat.app.terms import taught_terms
-from flatcoat.checks.base import enforce
+from flatcoat.checks.base import Finding, enforce
 from flatcoat.checks.collection import leakage
 from flatcoat.checks.training import frozen_batches
 from flatcoat.data.pairs import Pairs, epoch_batches, load_pairs
@@ -53,7 +54,10 @@ def train_model(
     from flatcoat.training.processes import join_processes
     from flatcoat.training.state import newest
 
-    pairs = before_training(recipe, collection, allow)
+    pairs = before_training(recipe, collection)
+    enforce(
+        frozen_batches(lambda e: epoch_batches(pairs.query_keys, recipe.training.batch, recipe.training.seed, e)), allow
+    )
     settings = build.loop_settings(recipe.training, recipe.negatives)
     if not recipe.taught:
         settings = replace(
@@ -148,12 +152,11 @@ def training_reached(followers: Sequence[Any]) -> Iterator[tuple[str, float, flo
             yield follower.side, follower.active, follower.settings.terms
 
 
-def before_training(recipe: Recipe, collection: Collection, allow: tuple[str, ...]) -> Pairs:
-    """What can be known before time is spent: pairs, splits, batches, measures, negatives. Gives the training pairs.
+def before_training(recipe: Recipe, collection: Collection) -> Pairs:
+    """What can be known before time is spent: pairs, splits, measures, files. Gives the training pairs.
 
     Raises:
-        Misuse: no batch can be made, a split or file is not there, or a measure is unknown.
-        FlatcoatError: a check found train and test to overlap.
+        Misuse: a split or file is not there, or a measure is unknown.
     """
     table, training = recipe.collection, recipe.training
     pairs = load_pairs(collection, table.train)
@@ -168,15 +171,22 @@ def before_training(recipe: Recipe, collection: Collection, allow: tuple[str, ..
         )
     if table.dev is not None:
         collection.judgements(table.dev)
-    taught = recipe.teacher.file if recipe.teacher else None
-    for name, file in (("negatives.file", recipe.negatives.file), ("teacher.file", taught)):
-        if file is not None and not Path(file).is_file():
+    for name, file in given_files(recipe):
+        if not file.is_file():
             raise Misuse(f"{name} {file}: no such file")
-    for split in (table.dev, table.test):
-        if split in collection.splits:
-            enforce([f for f in leakage(collection, table.train, split) if f.level != "ok"], allow)
-    enforce(frozen_batches(lambda e: epoch_batches(pairs.query_keys, training.batch, training.seed, e)), allow)
     return pairs
+
+
+def told_before(recipe: Recipe, collection: Collection, pairs: Pairs, *, again: bool = False) -> list[Finding]:
+    """The checks of what training is to see: its batches, and whether the measured splits share queries with it.
+
+    `again` leaves out the splits, which another stage of the same recipe was asked about. Raises Misuse where no batch can be made.
+    """
+    table, training = recipe.collection, recipe.training
+    found = frozen_batches(lambda e: epoch_batches(pairs.query_keys, training.batch, training.seed, e))
+    for split in () if again else (table.dev, table.test):
+        found += leakage(collection, table.train, split) if split in collection.splits else []
+    return found
 
 
 def used_pairs(pairs: Pairs, settings: LoopSettings) -> Pairs:
@@ -242,9 +252,9 @@ def _same(work: Path, recipe: Recipe, collection: Collection) -> bool:
 
 
 def _cost(work: Path) -> dict[str, float]:
-    import json
+    from flatcoat.training.log import read_log
 
-    lines = [json.loads(line) for line in (work / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    lines = read_log(work / "log.jsonl")
     if not lines:
         return {"steps": 0, "seconds": 0.0, "loss": float("nan"), "negatives": 0.0}
     tail = lines[-max(1, len(lines) // 10) :]

@@ -52,6 +52,7 @@ def train(recipe: Path, out: Path, changes: list[str] | None, allow: list[str] |
     """`flatcoat train`."""
     from flatcoat.app import build
     from flatcoat.app.before import run_before
+    from flatcoat.app.ready_run import check_settings, make_ready
     from flatcoat.app.stages import Stages
     from flatcoat.app.train import train_model
     from flatcoat.data.collection import open_collection
@@ -59,19 +60,23 @@ def train(recipe: Path, out: Path, changes: list[str] | None, allow: list[str] |
     from flatcoat.index.bm25 import Bm25Index
     from flatcoat.training.processes import join_processes
 
-    loaded = load_recipe(recipe, changes)
-    free_to_write(out, None, loaded.model.start, loaded.collection.source)
-    collection = open_collection(loaded.collection.source, strict=loaded.collection.strict)
-    work = out.with_name(f"{out.name}.training")
+    loaded, accepted = load_recipe(recipe, changes), tuple(allow or ())
     group = join_processes()
     first = group.rank == 0
+    free_to_write(out, None, loaded.model.start, loaded.collection.source)
+    if first:
+        check_settings(loaded, accepted)
+    collection = open_collection(loaded.collection.source, strict=loaded.collection.strict)
+    work = out.with_name(f"{out.name}.training")
     if group.world > 1:
         say(f"process {group.rank} of {group.world}", quiet)
     how: dict[str, Any] = {
         "bm25": lambda: Bm25Index.build(collection.documents.texts(), build.lexical_settings(loaded.lexical)),
-        "track": tracker(quiet), "note": lambda text: say(text, quiet), "allow": tuple(allow or ()),
+        "track": tracker(quiet), "note": lambda text: say(text, quiet), "allow": accepted,
     }  # fmt: skip
     with only_writer(work) if first else contextlib.nullcontext():
+        if first:
+            make_ready(loaded, collection, accepted)
         stages = Stages(work, how["note"])
         stage = lambda *asked: stages.do(*asked, together=group)  # noqa: E731
         going, earlier, _ = run_before(loaded, collection, work / "stages", stage, loaded.model.start, **how)
@@ -92,6 +97,7 @@ def encode(
     """`flatcoat encode`."""
     from flatcoat.app import build, verbs_speed
     from flatcoat.app.family import as_trained
+    from flatcoat.app.ready import before_encoding
     from flatcoat.app.tables import ModelTable, RuntimeTable
     from flatcoat.app.verbs_shards import Asked, encode_asked
     from flatcoat.checks.base import enforce
@@ -119,6 +125,7 @@ def encode(
     enforce(as_trained(table, used), allow or ())
     used.runtime = runtime
     used.to(runtime.device)
+    enforce(before_encoding(kind, model, used, opened, queries), allow or ())
     if precision == verbs_speed.AUTO:
         chosen = verbs_speed.choose_to_encode(used, model, opened, out, queries, quiet)
         used.runtime = replace(runtime, precision=chosen)
@@ -140,10 +147,15 @@ def _tell(made: Folder, out: Path, quiet: bool) -> None:
         say(f"{len(made)} vectors of {made.dense().vectors.shape[1]} dimensions: {out}", quiet)
 
 
-def index(source: str, out: Path, kind: str, changes: list[str] | None, copy: bool, quiet: bool) -> None:
+def index(
+    source: str, out: Path, kind: str, changes: list[str] | None, copy: bool, quiet: bool, allow: list[str] | None = None
+) -> None:  # fmt: skip
     """`flatcoat index`."""
     from flatcoat.app.build import lexical_settings
     from flatcoat.app.family import open_vectors, write_index
+    from flatcoat.app.inspect_folders import before_indexing
+    from flatcoat.app.ready import of_texts
+    from flatcoat.checks.base import enforce
     from flatcoat.data.collection import open_collection
     from flatcoat.files import free_to_write
     from flatcoat.index.store import MULTI_KINDS, SPARSE_KINDS, VECTOR_KINDS, write_bm25
@@ -151,6 +163,7 @@ def index(source: str, out: Path, kind: str, changes: list[str] | None, copy: bo
     free_to_write(out, "flatcoat-index", source)
     if kind == "bm25":
         collection = open_collection(source)
+        enforce(of_texts(collection), allow or ())
         settings = lexical_settings(settings_table(LexicalTable, changes))
         facts = {"corpus": collection.documents.fingerprint}
         made = write_bm25(out, collection.documents.texts(), list(collection.documents.ids), facts, settings)
@@ -158,7 +171,9 @@ def index(source: str, out: Path, kind: str, changes: list[str] | None, copy: bo
         table = settings_table(IndexTable, [*(changes or []), f'kind="{kind}"']) if kind != "exact" else None
         if kind == "exact" and changes:
             raise Misuse("--set: exact search has no settings")
-        made = write_index(out, open_vectors(Path(source)), table, copy=copy)
+        vectors = open_vectors(Path(source))
+        enforce(before_indexing(vectors), allow or ())
+        made = write_index(out, vectors, table, copy=copy)
     else:
         known = [*VECTOR_KINDS, *SPARSE_KINDS, *MULTI_KINDS, "bm25"]
         raise Misuse(f"--kind {kind}: want one of {', '.join(known)}{nearest(kind, known)}")

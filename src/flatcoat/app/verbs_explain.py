@@ -119,6 +119,4 @@ def _show_attention(said: dict[str, Any]) -> list[str]:
         f"score {said['score']:.3f} (the logit)",
         "what the query's tokens attend to most in the last layer (place, attention); this is not what the score is made of:",
     ]
-    for one in said["attention"]:
-        lines.append(f"  {one['token']:<18} {one['place']:>4}  {one['attention']:.4f}")
-    return lines
+    return lines + [f"  {one['token']:<18} {one['place']:>4}  {one['attention']:.4f}" for one in said["attention"]]

@@ -12,6 +12,7 @@ import numpy as np
 
 from flatcoat.data.trec import read_qrels, read_run
 from flatcoat.errors import Misuse
+from flatcoat.records import Qrels
 
 
 def _print(header: list[str], rows: list[list[str]]) -> None:
@@ -25,8 +26,9 @@ def _number(value: Any) -> str:
 
 
 def evaluate(
-    qrels: Path, runs: list[Path], measures: str, by_query: bool, compare: bool, as_json: bool, html: Path | None = None
-) -> None:
+    qrels: Path, runs: list[Path], measures: str, by_query: bool, compare: bool, as_json: bool, html: Path | None = None,
+    allow: list[str] | None = None,
+) -> None:  # fmt: skip
     """`flatcoat evaluate`."""
     from flatcoat.evaluation.measures import evaluate as judge
     from flatcoat.evaluation.measures import means
@@ -35,6 +37,7 @@ def evaluate(
     judged = read_qrels(qrels)
     read = {str(path): read_run(path) for path in runs}
     tables = {name: judge(judged, run, names) for name, run in read.items()}
+    _check_runs(read, judged, names, allow)
     result: dict[str, Any] = {"means": {run: means(table) for run, table in tables.items()}}
     if by_query:
         result["by_query"] = tables
@@ -64,6 +67,18 @@ def evaluate(
                 for c in result["comparisons"]
             ],
         )
+
+
+def _check_runs(runs: dict[str, Any], judged: Qrels, names: list[str], allow: list[str] | None) -> None:
+    """The checks of runs that are measured, before their numbers are given; each line says which run."""
+    from flatcoat.app.inspect_files import of_judged_run
+    from flatcoat.checks.base import Finding, enforce
+    from flatcoat.checks.run import shallow
+    from flatcoat.evaluation.measures import deepest
+
+    for name, run in runs.items():
+        found = of_judged_run(Path(name), run, judged) + shallow(run, deepest(names))
+        enforce([Finding(f.level, f.check, f"{name}: {f.message}", f.cure) for f in found], allow or ())
 
 
 def _compare(tables: dict[str, Any], names: list[str], baseline: str) -> list[dict[str, Any]]:
@@ -134,7 +149,7 @@ def _show_fidelity(
 ) -> None:
     targeted = target_recall is not None or max_loss is not None
     if as_json:
-        said = {"bytes": size, "settings": [asdict(f) | {"cost": f.cost} for f in tried]}
+        said: dict[str, Any] = {"bytes": size, "settings": [asdict(f) | {"cost": f.cost} for f in tried]}
         if targeted:
             said["cheapest"] = asdict(best) | {"cost": best.cost} if best else None
         sys.stdout.write(json.dumps(said) + "\n")

@@ -31,7 +31,7 @@ def mine(
     model: str, collection: str, out: str, split: str, first: int, last: int, absolute_margin: float | None,
     relative: float | None, max_score: float | None, approximate: bool, judge: str | None, judge_above: float,
     kind: str, per_query: int, seed: int, settings_: list[str] | None, precision: str, device: str, quiet: bool,
-    workers: str | None = None,
+    workers: str | None = None, allow: list[str] | None = None,
 ) -> None:  # fmt: skip
     """`flatcoat mine`."""
     from flatcoat.data.pairs import load_pairs
@@ -42,16 +42,19 @@ def mine(
     if workers is not None:
         settings = MineSettings(first, last, absolute_margin, relative, max_score)
         by = None if judge is None else Judge(judge, judge_above)
+        _check(model, open_collection(collection), split, (first, last), allow)
         _divided(model, collection, out, split, kind, settings, approximate, by, precision, device, quiet, workers)
         return
     if kind != "list":
+        _check(model, open_collection(collection), split, None, allow)
         _draw(model, collection, out, split, kind, per_query, settings_, seed, precision, device, quiet)
         return
     settings = MineSettings(first, last, absolute_margin, relative, max_score)
     opened = open_collection(collection)
+    _check(model, opened, split, (first, last), allow)
     pairs = load_pairs(opened, split)
     rows, positives = positives_by_query(pairs)
-    index, queries, vectors = _source(model, opened, rows, last, approximate, precision, device, quiet)
+    index, queries, vectors = _source(model, opened, rows, approximate, precision, device, quiet)
     refuse = None
     if judge is not None:
         from flatcoat.app.denoise import refusing
@@ -63,6 +66,21 @@ def mine(
         vectors=vectors, keys=pairs.keys, refuse=refuse, track=tracker(quiet),
     )  # fmt: skip
     _report(opened, rows, mined, out, quiet)
+
+
+def _check(model: str, opened: Collection, split: str, window: tuple[int, int] | None, allow: list[str] | None) -> None:
+    """The checks that can still save the time of mining: the split, the window, and the run that is mined from."""
+    from flatcoat.checks.base import enforce
+    from flatcoat.checks.judgements import absent, answered
+    from flatcoat.checks.run import rank_order
+    from flatcoat.checks.settings import window as ranks
+
+    found = answered(opened, split) + absent(opened, split)
+    if window is not None:
+        found += ranks(*window, 1, len(opened.documents))
+    if model.endswith((".trec", ".run", ".txt")) and Path(model).is_file():
+        found += rank_order(Path(model))
+    enforce(found, allow or ())
 
 
 def _report(opened: Collection, rows: np.ndarray, mined: Mined, out: str, quiet: bool) -> None:
@@ -95,7 +113,6 @@ def _source(
     model: str,
     opened: Collection,
     rows: np.ndarray,
-    last: int,
     approximate: bool,
     precision: str,
     device: str,

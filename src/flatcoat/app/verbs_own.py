@@ -8,30 +8,16 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Callable
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from flatcoat.app.packaged import packaged_recipe
 from flatcoat.app.recipe import apply_change, parse_recipe
 from flatcoat.app.tables import Recipe
 from flatcoat.data.collection import is_own
 from flatcoat.data.documents import parse_folder
-from flatcoat.errors import FlatcoatError, Misuse
+from flatcoat.errors import Misuse
 from flatcoat.records import Track
-
-
-def own_text() -> str:
-    """The recipe that stands behind a folder: `recipes/own.toml`, from the package or the checkout.
-
-    Raises:
-        FlatcoatError: an installation without it.
-    """
-    packaged = resources.files("flatcoat") / "recipes" / "own.toml"
-    checkout = Path(__file__).parents[3] / "recipes" / "own.toml"
-    for place in (packaged, checkout):
-        if place.is_file():
-            return place.read_text(encoding="utf-8")
-    raise FlatcoatError("recipes/own.toml is not part of this installation; install flatcoat again, or name a recipe")
 
 
 def own_recipe(folder: str, changes: list[str] | None = None) -> Recipe:
@@ -42,7 +28,7 @@ def own_recipe(folder: str, changes: list[str] | None = None) -> Recipe:
     """
     if not is_own(folder):
         raise Misuse(f"{folder}: neither a recipe (TOML) nor a folder of documents")
-    values = tomllib.loads(own_text())
+    values = tomllib.loads(packaged_recipe("own.toml").read_text(encoding="utf-8"))
     name = folder if folder.startswith("files:") else f"files:{folder}"
     joined = "&" if "?" in name and not Path(name.removeprefix("files:")).exists() else "?"
     values["collection"]["source"] = name if "withhold=" in name else f"{name}{joined}withhold=true"

@@ -17,7 +17,8 @@ from flatcoat.records import Run
 
 
 def rerank(
-    model: str, run_file: Path, collection: str, k: int, out: str, split: str | None, precision: str, device: str, quiet: bool
+    model: str, run_file: Path, collection: str, k: int, out: str, split: str | None, precision: str, device: str, quiet: bool,
+    allow: list[str] | None = None,
 ) -> None:  # fmt: skip
     """`flatcoat rerank`."""
     if k < 1:
@@ -31,9 +32,15 @@ def rerank(
     if split is not None:
         run = _of_split(run, opened, split, run_file)
     missing_ids(run, opened, k, run_file, collection)
+    from flatcoat.checks.base import enforce
+    from flatcoat.checks.cross import spread
+    from flatcoat.checks.run import rank_order
+    from flatcoat.models.cross import CrossModel
     from flatcoat.search.rerank import rerank as again
 
+    enforce(rank_order(run_file), allow or ())
     scorer = load_scorer(model, runtime)
+    enforce(spread(scorer) if isinstance(scorer, CrossModel) else [], allow or ())
     if precision == AUTO:
         chosen = choose_to_rerank(scorer, run, opened, split, k, quiet)
         getattr(scorer, "encoder", scorer).runtime = replace(runtime, precision=chosen)

@@ -6,7 +6,7 @@ import contextlib
 import os
 import socket
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from typing import Any
 
 from flatcoat.app.workers import Event, Hand, Make, Workers
@@ -78,7 +78,7 @@ class RayCrew:
         self.pending[self.here[place].work.remote(shard)] = place
 
     def wait(self, seconds: float) -> list[Event]:
-        """What actors have said, or that they have died."""
+        """What actors have said, or that they have died. Raises FlatcoatError where the cluster is gone."""
         try:
             heard, _ = self.ray.wait(list(self.pending), num_returns=1, timeout=seconds)
             return [self._event(ref) for ref in heard]
@@ -128,7 +128,7 @@ def _first_line(error: BaseException) -> str:
 
 
 @contextlib.contextmanager
-def _unobserved() -> Iterator[None]:
+def _unobserved() -> Generator[None, None, None]:
     """A cluster of ours sends no statistics of its use."""
     name = "RAY_USAGE_STATS_ENABLED"
     before = os.environ.get(name)

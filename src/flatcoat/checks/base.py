@@ -9,12 +9,14 @@ from typing import Literal
 
 from flatcoat.errors import FlatcoatError
 
+Level = Literal["error", "warning", "ok"]
+
 
 @dataclass(frozen=True)
 class Finding:
     """One check's word. `cure` says what to do."""
 
-    level: Literal["error", "warning", "ok"]
+    level: Level
     check: str
     message: str
     cure: str = ""
@@ -40,3 +42,10 @@ def enforce(findings: Sequence[Finding], allow: Sequence[str] = ()) -> None:
             raise FlatcoatError(f"{finding.line()[7:]} (or accept it: --allow {finding.check})")
         if finding.level != "ok":
             sys.stderr.write(f"flatcoat: {finding.line()}\n")
+
+
+def lowered(findings: Sequence[Finding], reason: str) -> list[Finding]:
+    """Errors as warnings, with the reason why they are to be put up with: a model that is to be trained need not be good yet."""
+    return [
+        Finding("warning", f.check, f"{f.message} ({reason})", f.cure) if f.level == "error" else f for f in findings
+    ]

@@ -6,24 +6,30 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from flatcoat.checks.base import Finding, ok
+from flatcoat.checks.base import Finding, Level
 
 
 def belongs(path: Path, of: Mapping[str, Any], *, model: str | None = None, corpus: str | None = None) -> list[Finding]:
-    """Compare the fingerprints an index was built under with those of the model and corpus at hand."""
-    found = []
-    for name, given in (("model", model), ("corpus", corpus)):
-        built = of.get(name)
-        if given is None:
-            continue
-        if built is None:
-            found.append(Finding("warning", f"index-{name}", f"{path} does not say which {name} it is of"))
-        elif built != given:
-            message = f"{path} was built from another {name} ({built[:12]}… where this one is {given[:12]}…)"
-            found.append(Finding("error", f"index-{name}", message, "encode and index again"))
-        else:
-            found.append(ok(f"index-{name}", f"{path} is of this {name}"))
-    return found
+    """Compare the fingerprints an index was built under with those of the model and corpus at hand.
+
+    An index that is not bound to its checkpoint is searched with another, and answers (primeqa/primeqa#384).
+    """
+    of_model = _compared(path, "model", of.get("model"), model)
+    of_corpus = _compared(path, "corpus", of.get("corpus"), corpus)
+    return [Finding(level, "index-model", *said) for level, *said in of_model] + [
+        Finding(level, "index-corpus", *said) for level, *said in of_corpus
+    ]
+
+
+def _compared(path: Path, name: str, built: str | None, given: str | None) -> list[tuple[Level, str, str]]:
+    if given is None:
+        return []
+    if built is None:
+        return [("warning", f"{path} does not say which {name} it is of", "")]
+    if built != given:
+        message = f"{path} was built from another {name} ({built[:12]}… where this one is {given[:12]}…)"
+        return [("error", message, "encode and index again")]
+    return [("ok", f"{path} is of this {name}", "")]
 
 
 def same_vocabulary(path: Path, built: Sequence[str], given: Sequence[str]) -> list[Finding]:

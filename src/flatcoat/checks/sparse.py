@@ -18,15 +18,18 @@ PROBES = (
     "The court ruled that the contract was void, because neither party had signed it.",
 )
 TOP = 10
+ALL_ACTIVE = 0.25  # of the vocabulary, in the mean text
 
 
 def health(vectors: Sparse, names: list[str], noise: np.ndarray, what: str = "texts") -> list[Finding]:
     """Signs of life of term weights: empty and identical texts, saturated terms, weight on what carries no content.
 
-    `noise` is true for entries of the vocabulary that are punctuation, stop words or special tokens.
+    `noise` is true for entries of the vocabulary that are punctuation, stop words or special tokens. All dimensions were active with one
+    backbone and not with another (huggingface/sentence-transformers#3431); representations die (taoshen58/LexMAE#2, naver/splade#31) or are
+    all one, where the first token wins every maximum (texttron/tevatron#36).
     """
     if not len(vectors):
-        return [Finding("warning", "sparse", f"no {what} to look at")]
+        return [Finding("warning", "dead", f"no {what} to look at")]
     counts = np.diff(vectors.start)
     found: list[Finding] = []
     dead = float((counts == 0).mean())
@@ -37,6 +40,10 @@ def health(vectors: Sparse, names: list[str], noise: np.ndarray, what: str = "te
     if same > 0.5 and len(vectors) > 1:
         found.append(Finding("error", "collapse", f"{same:.0%} of {what} have the representation of another",
                              "one position wins every maximum: check the tokenizer's special tokens and the rate"))  # fmt: skip
+    active = counts.mean() / vectors.vocab_size
+    if active > ALL_ACTIVE:
+        found.append(Finding("error", "all-active", f"{active:.0%} of the vocabulary is active in each of {what}",
+                             "is its head untrained, or read without log and ReLU? train with sparsity"))  # fmt: skip
     mass = np.bincount(vectors.terms, vectors.weights, minlength=vectors.vocab_size)
     share = float(mass[noise].sum() / mass.sum()) if mass.sum() else 0.0
     if share > 0.1:
@@ -52,7 +59,7 @@ def health(vectors: Sparse, names: list[str], noise: np.ndarray, what: str = "te
         found.append(Finding("warning", "saturation", f"{len(flat)} terms are in more than 80% of {what} ({words}): "
                              "they rank little and cost every query", "train with df-flops"))  # fmt: skip
     summary = f"{counts.mean():.1f} terms of {what} in the mean, {share:.1%} of weight on what carries no content"
-    return found or [ok("sparse", summary)]
+    return found or [ok("dead", summary)]
 
 
 def _same(vectors: Sparse) -> float:

@@ -23,6 +23,17 @@ def pooling(declared: str | None, used: str) -> list[Finding]:
     return [ok("pooling", f"{used}, as the checkpoint says")]
 
 
+def aggregation(declared: str | None, used: str) -> list[Finding]:
+    """How a sparse tower makes one weight of all positions, against the checkpoint's own way.
+
+    Exported without the maximum, a SPLADE kept a fifth of its terms (elastic/eland#827).
+    """
+    if declared != used:
+        message = f"term weights are the {used} over positions, but the checkpoint says {declared}"
+        return [Finding("warning", "aggregate", message, "leave model.aggregate out, unless it is trained anew")]
+    return [ok("aggregate", f"{used}, as the checkpoint says")]
+
+
 def lengths(trained: Any, used: Any) -> list[Finding]:
     """Length and prompt of each tower in use against those trained."""
     found = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from flatcoat.data.lines import as_text, field, find, json_lines, text_lines
+from flatcoat.data.lines import as_text, field, find, json_lines, text_lines, whole_number
 from flatcoat.data.metadata import of_record
 from flatcoat.data.problems import Problems
 from flatcoat.data.store import StoreBuilder
@@ -42,11 +42,12 @@ def read_qrels_tsv(path: Path, split: str, builder: StoreBuilder, problems: Prob
         if not line.strip():
             continue
         parts = line.split("\t") if "\t" in line else line.split()
-        if place.endswith(":1") and not parts[-1].lstrip("-").isdigit():
+        if place.endswith(":1") and whole_number(parts[-1]) is None:
             continue  # the header
         if len(parts) == 4:
             parts = [parts[0], parts[2], parts[3]]
-        if len(parts) != 3 or not parts[2].strip().lstrip("-").isdigit():
-            problems.add("bad line", place, f"{line!r}: want query-id TAB corpus-id TAB whole number")
+        grade = whole_number(parts[-1])
+        if len(parts) != 3 or grade is None:
+            problems.add("bad line", place, f"{line[:300]!r}: want query-id TAB corpus-id TAB whole number")
             continue
-        builder.judge(split, parts[0], parts[1], int(parts[2]), place)
+        builder.judge(split, parts[0], parts[1], grade, place)

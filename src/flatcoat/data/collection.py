@@ -23,7 +23,7 @@ from flatcoat.data.store import KIND, Collection, StoreBuilder
 from flatcoat.data.tabular import read_hf, read_parquet
 from flatcoat.data.tsv import is_tsv, read_tsv
 from flatcoat.errors import FlatcoatError, Misuse
-from flatcoat.files import MANIFEST, atomic_folder, digest, one_at_a_time, read_json
+from flatcoat.files import MANIFEST, atomic_folder, digest, one_at_a_time, read_json, sum_of
 
 Reader = Callable[[StoreBuilder, Problems], list[Path]]
 DATA = re.compile(r"\.(jsonl?|tsv|parquet)(\.gz)?$")
@@ -84,8 +84,8 @@ def open_collection(spec: str, store: Path | None = None, *, strict: bool = Fals
 
 
 def _opened(spec: str, folder: Path, store: Path | None, strict: bool) -> Collection:
-    if (folder / MANIFEST).is_file():
-        collection = Collection.open(folder)
+    collection = _kept(folder, store)
+    if collection is not None:
         was = collection.facts["source"]["spec"]
         if store and source_name(was) != source_name(spec):
             raise FlatcoatError(f"{folder} was built from {was}, not from {spec}; remove {folder} to build it anew")
@@ -97,6 +97,18 @@ def _opened(spec: str, folder: Path, store: Path | None, strict: bool) -> Collec
                 f"{changed[0]} changed after {folder} was built from it; remove {folder} to build it anew"
             )
     return build_store(spec, folder, strict=strict)
+
+
+def _kept(folder: Path, store: Path | None) -> Collection | None:
+    """The store that is there; None where there is none, or a damaged one in the cache, which is made again."""
+    if not (folder / MANIFEST).is_file():
+        return None
+    try:
+        return Collection.open(folder)
+    except FlatcoatError:
+        if store is not None:
+            raise
+        return None
 
 
 def build_store(spec: str, folder: Path, *, strict: bool = False) -> Collection:
@@ -148,16 +160,26 @@ def _listing(spec: str) -> str | None:
 
 def _state(path: Path) -> dict[str, Any]:
     stat = path.stat()
-    return {"path": str(path.resolve()), "bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns}
+    times = {"mtime_ns": stat.st_mtime_ns, "ctime_ns": stat.st_ctime_ns}
+    return {"path": str(path.resolve()), "bytes": stat.st_size, **times, "sha256": sum_of(path)}
+
+
+def _as_it_was(file: dict[str, Any]) -> bool:
+    """Whether a source's size and time are what they were; where only its inode was touched since, whether its content is."""
+    path = Path(file["path"])
+    if not path.is_file():
+        return False
+    stat = path.stat()
+    if (stat.st_size, stat.st_mtime_ns) != (file["bytes"], file["mtime_ns"]):
+        return False
+    return stat.st_ctime_ns == file.get("ctime_ns", stat.st_ctime_ns) or sum_of(path) == file["sha256"]
 
 
 def changed_files(collection: Collection) -> list[str]:
-    """The source files whose size or time of change is not what it was when the store was built."""
-    changed = []
-    for file in collection.facts["source"]["files"]:
-        path = Path(file["path"])
-        if not path.is_file() or _state(path) != file:
-            changed.append(str(path))
+    """The source files that are not what they were when the store was built: by size and times, and by content where those are
+    set back.
+    """
+    changed = [file["path"] for file in collection.facts["source"]["files"] if not _as_it_was(file)]
     spec = collection.facts["source"]["spec"]
     if not changed and _listing(spec) != collection.facts["source"].get("listing"):
         changed.append(f"the listing of {spec}")

@@ -90,7 +90,7 @@ class _Page(HTMLParser):
         elif tag == "title":
             self.titled = False
         elif tag == "main" and self.main:
-            self._end_section()
+            self.end_section()
             self._leave_out("html")  # nothing behind it counts
         elif HEADING.fullmatch(tag) and self.level is not None:
             self._end_heading(self.level)
@@ -111,7 +111,7 @@ class _Page(HTMLParser):
         said, self.words, self.level = " ".join("".join(self.words).replace("¶", "").split()), [], None
         if not said:
             return
-        self._end_section()
+        self.end_section()
         self.path = [(above, name) for above, name in self.path if above < level] + [(level, said)]
 
     def _end_block(self) -> None:
@@ -120,7 +120,8 @@ class _Page(HTMLParser):
         if text.strip():
             self.blocks.append(re.sub(r"\n{2,}", "\n", text))
 
-    def _end_section(self) -> None:
+    def end_section(self) -> None:
+        """Take what was gathered as a section."""
         self._end_block()
         if self.blocks:
             self.sections.append(Section(tuple(name for _, name in self.path), "\n\n".join(self.blocks)))
@@ -131,12 +132,24 @@ def _read(page: str, skipped: frozenset[str], main: bool) -> _Page:
     reader = _Page(skipped, main)
     reader.feed(page)
     reader.close()
-    reader._end_section()
+    reader.end_section()
     return reader
+
+
+ENDS = (("<!--", ("-->", "-- >", "--!>")), ("<![", ("]>",)), ("<", (">",)))
+
+
+def _ended(page: str) -> str:
+    """A page with what begins and never ends as text: the parser would look for its end once for each beginning, to the page's end."""
+    for begin, ends in ENDS:
+        behind = max(page.rfind(end) for end in ends) + 1
+        page = page[:behind] + page[behind:].replace(begin, f"&lt;{begin[1:]}")
+    return page
 
 
 def read_html(page: str) -> tuple[str, list[Section]]:
     """A page's title and sections. The title is its first main heading, or what its head says."""
+    page = _ended(page)
     read = _read(page, BESIDE, True)
     for skipped in (BESIDE, frozenset()):
         read = read if read.sections else _read(page, skipped, False)

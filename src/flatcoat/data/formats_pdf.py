@@ -8,7 +8,7 @@ import re
 import struct
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ BROKEN = (ValueError, KeyError, TypeError, AttributeError, IndexError, Assertion
 
 
 @contextlib.contextmanager
-def _silent(logger: logging.Logger) -> Iterator[None]:
+def _silent(logger: logging.Logger) -> Generator[None, None, None]:
     """A logger says nothing meanwhile: a damaged file is said once, by us."""
     was, logger.disabled = logger.disabled, True
     try:

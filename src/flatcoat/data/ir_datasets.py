@@ -11,7 +11,10 @@ from flatcoat.errors import FlatcoatError, need
 
 
 def read_ir_datasets(id: str, builder: StoreBuilder, problems: Problems) -> list[Path]:
-    """Feed a data set's documents, queries and judgements; the split is the last part of its id that names one."""
+    """Feed a data set's documents, queries and judgements; the split is the last part of its id that names one.
+
+    Raises FlatcoatError on an id that is not known.
+    """
     library: Any = need("ir_datasets", "hub")
     try:
         dataset = library.load(id)

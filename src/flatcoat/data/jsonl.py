@@ -41,9 +41,16 @@ class Group(NamedTuple):
     negatives: list[Passage]
 
 
+def _listed(value: Any) -> list[Any]:
+    """A field's list; a text would be taken for the list of its letters."""
+    if value is not None and not isinstance(value, list):
+        raise TypeError(f"a {type(value).__name__} where a list is right")
+    return value or []
+
+
 def _given(passages: Any) -> list[Passage]:
     result = []
-    for p in passages or []:
+    for p in _listed(passages):
         if not isinstance(p, dict):
             raise TypeError(f"a {type(p).__name__} where an object with 'text' is right")
         id = p.get("docid", p.get("passage_id", p.get("id")))
@@ -60,13 +67,13 @@ def _tevatron(r: dict[str, Any]) -> Group:
 
 
 def _tevatron2(r: dict[str, Any]) -> Group:
-    sides = ([Passage(as_text(i), "", None) for i in r.get(k) or []]
+    sides = ([Passage(as_text(i), "", None) for i in _listed(r.get(k))]
              for k in ("positive_document_ids", "negative_document_ids"))  # fmt: skip
     return Group(as_text(r["query_id"]), as_text(r["query_text"]), *sides)
 
 
 def _flag(r: dict[str, Any]) -> Group:
-    sides = ([Passage(None, "", as_text(t)) for t in r.get(k) or []] for k in ("pos", "neg"))
+    sides = ([Passage(None, "", as_text(t)) for t in _listed(r.get(k))] for k in ("pos", "neg"))
     return Group(None, as_text(r["query"]), *sides)
 
 
@@ -92,6 +99,8 @@ def read_jsonl(path: Path, builder: StoreBuilder, problems: Problems) -> list[Pa
     """Feed a training file (or DPR's JSON array) to a builder as the split train; give the files read.
 
     A `corpus.jsonl` beside Tevatron's v2 file is read first.
+
+    Raises FlatcoatError on a record of no known layout.
     """
     used = [path]
     beside = path.with_name("corpus.jsonl")
@@ -126,11 +135,15 @@ def _records(path: Path, problems: Problems) -> Iterator[tuple[str, dict[str, An
         yield from json_lines(path, problems)
         return
     try:
-        records = json.loads(path.read_text(encoding="utf-8"))
+        records = json.loads(path.read_text(encoding="utf-8-sig"))
     except (ValueError, RecursionError) as error:
         raise FlatcoatError(f"{path}: not valid JSON ({error})") from error
     for number, record in enumerate(records if isinstance(records, list) else [records], start=1):
-        yield f"{path}: record {number}", record
+        place = f"{path}: record {number}"
+        if isinstance(record, dict):
+            yield place, record
+        else:
+            problems.add("bad line", place, f"a JSON {type(record).__name__} where an object is right")
 
 
 def _add(group: Group, builder: StoreBuilder, place: str) -> None:

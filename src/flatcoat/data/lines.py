@@ -4,20 +4,34 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 from flatcoat.data.problems import Problems
 from flatcoat.errors import FlatcoatError
 
+LONGEST = 256 * 2**20  # bytes of a line
+WHOLE = re.compile(r"[+-]?[0-9]{1,18}")  # what int64 holds, in digits that every tool reads
+
+
+def whole_number(text: str) -> int | None:
+    """A whole number of at most 18 plain digits; None where it is none."""
+    text = text.strip()
+    return int(text) if WHOLE.fullmatch(text) else None
+
 
 def text_lines(path: Path, problems: Problems) -> Iterator[tuple[str, str]]:
-    """(place, line) of each line of a UTF-8 file, plain or .gz; a byte-order mark and bad bytes are dealt with."""
+    """(place, line) of each line of a UTF-8 file, plain or .gz; a byte-order mark and bad bytes are dealt with.
+
+    Raises FlatcoatError on a file that cannot be read, a damaged gzip file, or a line of more than LONGEST bytes.
+    """
     opener = gzip.open if path.suffix == ".gz" else open
     try:
         with opener(path, "rb") as file:  # pyright: ignore[reportArgumentType, reportCallIssue]
-            for number, raw in enumerate(file, start=1):
+            for number, raw in enumerate(_raw_lines(cast("IO[bytes]", file), path), start=1):
                 place = f"{path}:{number}"
                 if number == 1 and raw.startswith(b"\xef\xbb\xbf"):
                     raw = raw[3:]
@@ -27,8 +41,20 @@ def text_lines(path: Path, problems: Problems) -> Iterator[tuple[str, str]]:
                     problems.add("bad UTF-8", place, f"byte {error.start} is not UTF-8; replaced by U+FFFD")
                     line = raw.decode("utf-8", "replace")
                 yield place, line.rstrip("\r\n")
-    except (gzip.BadGzipFile, EOFError) as error:
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise FlatcoatError(f"{path}: a damaged gzip file ({error})") from error
+    except OSError as error:
+        raise FlatcoatError(f"{path}: cannot be read ({error.strerror or error})") from error
+
+
+def _raw_lines(file: IO[bytes], path: Path) -> Iterator[bytes]:
+    """The lines of a file, each bounded: a few bytes of gzip can unfold to a line that no memory holds."""
+    number = 0
+    while raw := file.readline(LONGEST + 1):
+        number += 1
+        if len(raw) > LONGEST:
+            raise FlatcoatError(f"{path}:{number}: a line of more than {LONGEST >> 20} MiB; is this a file of lines?")
+        yield raw
 
 
 def json_lines(path: Path, problems: Problems) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -5,7 +5,7 @@ Batches are a pure function of (pairs, batch size, seed, epoch), so a resumed ru
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -123,6 +123,6 @@ def _without_repeats(order: list[int], keys: list[int], batch: int) -> list[list
         batches.append(chosen)
 
 
-def _chain(waiting: list[int], fresh):
+def _chain(waiting: list[int], fresh: Iterator[int]) -> Iterator[int]:
     yield from waiting
     yield from fresh

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 
-from flatcoat.errors import FlatcoatError
+from flatcoat.errors import FlatcoatError, visible
 
 EXAMPLES = 5
 
@@ -23,7 +23,7 @@ class Problems:
             raise FlatcoatError(f"{where}: {message}")
         self.counts[kind] += 1
         if len(self.examples[kind]) < EXAMPLES:
-            self.examples[kind].append(f"{where}: {message}")
+            self.examples[kind].append(visible(f"{where}: {message}"))
 
     def lines(self) -> list[str]:
         """One line a kind, and its first places."""

@@ -140,7 +140,10 @@ def module_split(module: str) -> str:
 
 
 def read_python(where: str, builder: StoreBuilder, problems: Problems, workers: int = 2) -> list[Path]:
-    """Feed the functions under a folder, or of this interpreter's packages where `where` is empty."""
+    """Feed the functions under a folder, or of this interpreter's packages where `where` is empty.
+
+    Raises FlatcoatError where there is no such folder.
+    """
     root = python_root(where)
     if not root.is_dir():
         raise FlatcoatError(f"python:{where}: no such folder")

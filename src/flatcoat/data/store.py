@@ -19,18 +19,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
+from flatcoat.arrays import read_array, taking_apart
 from flatcoat.columns import Column, ColumnWriter, Lookup, text_hash
 from flatcoat.data.metadata import as_json
 from flatcoat.data.problems import Problems
 from flatcoat.errors import FlatcoatError, Misuse
-from flatcoat.files import read_manifest, write_manifest
+from flatcoat.files import read_manifest, same_sums, write_manifest
 from flatcoat.records import full_text
 
 KIND, VERSION = "flatcoat-collection", 1
+
+T = TypeVar("T")
 
 
 class TableBuilder:
@@ -165,17 +168,18 @@ class StoreBuilder:
         self.negatives.setdefault(split, array("q")).extend((query, document))
 
     def close(self, source: dict[str, Any]) -> None:
-        """Write what remains, and the manifest."""
+        """Write what remains, and the manifest. Raises FlatcoatError where there are no documents."""
         if not len(self.documents.hashes):
             wrong = "".join(f"; {line}" for line in self.problems.lines())
             raise FlatcoatError(
                 f"{source.get('spec')}: no documents were found; a collection needs at least one{wrong}"
             )
+        for split in (*self.judgements, *self.unknown, *self.negatives):
+            _check_split(split)
         content = {"documents": self.documents.close(), "queries": self.queries.close()}
         for kind, table, width in (("judgements", self.judgements, 3), ("negatives", self.negatives, 2)):
             (self.folder / kind).mkdir(exist_ok=True)
             for split, flat in table.items():
-                _check_split(split)
                 np.save(self.folder / kind / f"{split}.npy", np.array(flat, dtype=np.int64).reshape(-1, width))
         for split, texts in self.shown.items():
             column = ColumnWriter(self.folder / "judgements", f"{split}.shown")
@@ -263,21 +267,27 @@ class Collection:
 
     path: Path
     facts: dict[str, Any]
+    verify: bool = True
 
     @classmethod
-    def open(cls, path: Path, *, verify: bool = False) -> Collection:
+    def open(cls, path: Path, *, verify: bool = True) -> Collection:
         """Open a store folder. Raises FlatcoatError where it is not one, or is damaged."""
-        return cls(path, read_manifest(path, KIND, VERSION, verify=verify))
+        facts = read_manifest(path, KIND, VERSION, verify=verify)
+        with taking_apart(path):
+            _ = facts["source"]["spec"], facts["problems"].items(), list(facts["splits"])
+            _ = facts["content"]["documents"], facts["content"]["queries"]
+        return cls(path, facts, verify)
 
     @cached_property
     def documents(self) -> TextTable:
         """The corpus."""
-        return TextTable(self.path / "documents", self.facts["content"]["documents"], self.facts.get("fields", ()))
+        made = TextTable(self.path / "documents", self.facts["content"]["documents"], self.facts.get("fields", ()))
+        return self._still("documents/", made)
 
     @cached_property
     def queries(self) -> TextTable:
         """The queries of every split."""
-        return TextTable(self.path / "queries", self.facts["content"]["queries"])
+        return self._still("queries/", TextTable(self.path / "queries", self.facts["content"]["queries"]))
 
     @property
     def splits(self) -> list[str]:
@@ -285,12 +295,11 @@ class Collection:
         return self.facts["splits"]
 
     def judgements(self, split: str) -> np.ndarray:
-        """Judgements of documents in the corpus, int64 [n, 3]: query row, document row, grade."""
+        """Judgements of documents in the corpus, int64 [n, 3]: query row, document row, grade. Raises Misuse on a split that it has not."""
         if split not in self.splits:
             have = ", ".join(self.splits) or "none"
             raise Misuse(f"{self.facts['source'].get('spec')}: no split {split!r}; it has {have}")
-        path = self.path / "judgements" / f"{split}.npy"
-        return np.load(path, mmap_mode="r") if path.exists() else np.zeros((0, 3), np.int64)
+        return self._array(f"judgements/{split}.npy", 3)
 
     def shown(self, split: str) -> Sequence[str] | None:
         """What training sees of each judgement's document in place of its text, '' where that is the text itself; None where
@@ -301,8 +310,22 @@ class Collection:
 
     def negatives(self, split: str) -> np.ndarray:
         """Given negatives, int64 [n, 2]: query row, document row."""
-        path = self.path / "negatives" / f"{split}.npy"
-        return np.load(path, mmap_mode="r") if path.exists() else np.zeros((0, 2), np.int64)
+        return self._array(f"negatives/{split}.npy", 2)
+
+    def _array(self, name: str, width: int) -> np.ndarray:
+        if name not in self.facts["files"]:
+            return np.zeros((0, width), np.int64)
+        found = read_array(self.path / name)
+        if found.ndim != 2 or found.shape[1] != width or found.dtype != np.int64:
+            raise FlatcoatError(f"{self.path / name}: {found.dtype}{list(found.shape)}; want int64 [n, {width}]")
+        return self._still(name, found)
+
+    def _still(self, begins: str, made: T) -> T:
+        """What was opened just now, if its files are those that the manifest lists; another process may have replaced them."""
+        if self.verify:
+            listed = {name: said["sha256"] for name, said in self.facts["files"].items() if name.startswith(begins)}
+            same_sums(self.path, listed, "the collection was read anew meanwhile; run again")
+        return made
 
     def query_rows(self, split: str) -> np.ndarray:
         """Rows of the split's queries, rising."""

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from flatcoat.arrays import first_line
 from flatcoat.columns import text_hash
 from flatcoat.data.lines import as_text
 from flatcoat.data.metadata import of_record
@@ -18,15 +19,19 @@ POSITIVE = ("positive", "document", "answer", "passage", "pos", "sentence2")
 
 
 def read_parquet(path: Path, builder: StoreBuilder, problems: Problems) -> list[Path]:
-    """Feed a file of pairs or triples (split train), or of documents (columns id, text, title; any other is metadata)."""
+    """Feed a file of pairs or triples (split train), or of documents (columns id, text, title; any other is metadata).
+
+    Raises FlatcoatError where the file is no Parquet file.
+    """
     parquet: Any = need("pyarrow.parquet", "tables")
     arrow: Any = need("pyarrow", "tables")
+    wrong = (arrow.ArrowException, OSError, ValueError, OverflowError)  # the last two: what Python cannot hold
     try:
         table = parquet.ParquetFile(path)
         rows = (row for batch in table.iter_batches() for row in batch.to_pylist())
         add_rows(rows, list(table.schema_arrow.names), str(path), builder, problems)
-    except arrow.ArrowInvalid as error:
-        raise FlatcoatError(f"{path}: not a Parquet file ({error})") from error
+    except wrong as error:
+        raise FlatcoatError(f"{path}: not a Parquet file ({first_line(error)})") from error
     return [path]
 
 

@@ -7,15 +7,17 @@ from pathlib import Path
 
 import numpy as np
 
-from flatcoat.data.lines import text_lines
+from flatcoat.data.lines import text_lines, whole_number
 from flatcoat.data.problems import Problems
-from flatcoat.errors import FlatcoatError
+from flatcoat.errors import FlatcoatError, is_utf8
 from flatcoat.files import write_text
 from flatcoat.records import Qrels, Ranking, Run
 
 
 def _number(value: float) -> str:
     """A float32 value by its shortest decimal, any other by float64's; read and written again it is the same text."""
+    if not math.isfinite(value):
+        raise FlatcoatError(f"score {value} is not finite; a run of it could not be read")
     with np.errstate(over="ignore"):
         single = np.float32(value)
     return repr(float(str(single))) if float(single) == value else repr(float(value))
@@ -24,6 +26,8 @@ def _number(value: float) -> str:
 def _one_word(id: str) -> str:
     if not id or id.split() != [id]:
         raise FlatcoatError(f"id {id!r} has white space; TREC's columns are split by it, so it cannot be written")
+    if not is_utf8(id) or id.startswith("\ufeff"):
+        raise FlatcoatError(f"id {id!r} cannot be written as UTF-8 text; rename it")
     return id
 
 
@@ -64,9 +68,9 @@ def read_run(path: Path) -> dict[str, Ranking]:
 
 def _score(text: str, place: str) -> float:
     try:
-        score = float(text)
+        score = float(text.replace("_", " "))  # Python reads 1_0 as ten; other tools do not
     except ValueError as error:
-        raise FlatcoatError(f"{place}: score {text!r} is not a number") from error
+        raise FlatcoatError(f"{place}: score {text[:100]!r} is not a number") from error
     if not math.isfinite(score):
         raise FlatcoatError(f"{place}: score {text!r} is not finite")
     return score
@@ -90,17 +94,20 @@ def read_qrels(path: Path) -> dict[str, dict[str, int]]:
     """Read TREC qrels (4 columns) or BEIR's (3 columns with a header).
 
     Raises:
-        FlatcoatError: a line of another width, or a grade that is no whole number.
+        FlatcoatError: a line of another width, a grade that is no whole number, or two grades of one document for a query.
     """
     qrels: dict[str, dict[str, int]] = {}
     for place, line in text_lines(path, Problems(strict=True)):
         parts = line.split("\t") if line.count("\t") in (2, 3) else line.split()
-        if not parts or (place.endswith(":1") and len(parts) == 3 and not parts[2].lstrip("-").isdigit()):
+        if not parts or (place.endswith(":1") and len(parts) == 3 and whole_number(parts[2]) is None):
             continue
         if len(parts) not in (3, 4):
             raise FlatcoatError(f"{place}: {len(parts)} columns; qrels have 4: qid 0 docid grade")
-        try:
-            qrels.setdefault(parts[0], {})[parts[-2]] = int(parts[-1])
-        except ValueError as error:
-            raise FlatcoatError(f"{place}: grade {parts[-1]!r} is not a whole number") from error
+        query_id, doc_id, grade = parts[0], parts[-2], whole_number(parts[-1])
+        if grade is None:
+            raise FlatcoatError(f"{place}: grade {parts[-1][:100]!r} is not a whole number")
+        if qrels.setdefault(query_id, {}).setdefault(doc_id, grade) != grade:
+            raise FlatcoatError(
+                f"{place}: document {doc_id!r} has the grade {grade} for query {query_id!r}, and {qrels[query_id][doc_id]} before"
+            )
     return qrels

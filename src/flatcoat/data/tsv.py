@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from flatcoat.columns import text_hash
@@ -47,7 +48,7 @@ def _split(path: Path) -> str:
     return parts[1] if len(parts) == 2 else "test"
 
 
-def _rows(path: Path, widths: tuple[int, ...], problems: Problems):
+def _rows(path: Path, widths: tuple[int, ...], problems: Problems) -> Iterator[tuple[str, list[str]]]:
     for place, line in text_lines(path, problems):
         parts = line.split("\t")
         if len(parts) in widths:

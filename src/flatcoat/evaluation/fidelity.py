@@ -1,5 +1,7 @@
 """What an approximation costs: recall against exact search, the change of each measure, processor time, size.
 
+    recall@k = |{d found: s(q, d) ≥ the k-th score of exact search}| / k
+
 Recall@k is the share of the exact top k, equal scores being interchangeable: a document counts that exact search scores
 as high as its k-th. An index that scores its candidates exactly says that score itself; of one whose scores are rounded
 (`exact_scores` false) only documents within the depth of the exact answer are known.
@@ -23,14 +25,17 @@ from flatcoat.representations import Dense, MultiVector, Sparse
 TIMED = 200  # queries timed one by one
 
 
+Changes = dict[str, tuple[float, float, float]]  # of each measure, relative: mean, low, high
+
+
 @dataclass(frozen=True)
 class Fidelity:
     """One index under one setting against exact search. Times are processor milliseconds of one query, one thread."""
 
     setting: str
     recall: dict[int, float]
-    change: dict[str, tuple[float, float, float]] = field(default_factory=dict)  # relative: mean, low, high
-    exact: dict[str, float] = field(default_factory=dict)
+    change: Changes = field(default_factory=Changes)
+    exact: dict[str, float] = field(default_factory=dict[str, float])
     cpu_ms: float = 0.0
     exact_cpu_ms: float = 0.0
 
@@ -74,7 +79,7 @@ def cpu_ms(index: Any, queries: Dense | Sparse | MultiVector, k: int) -> float:
     faiss.omp_set_num_threads(1)
     try:
         with threadpool_limits(1):
-            spent = []
+            spent: list[float] = []
             for i in range(min(TIMED, len(queries))):
                 query = queries[i : i + 1]
                 start = time.process_time()
@@ -89,7 +94,7 @@ def relative_change(
     approximate: Mapping[str, Mapping[str, float]], exact: Mapping[str, Mapping[str, float]]
 ) -> dict[str, tuple[float, float, float]]:
     """Of each measure: change as a share of exact's mean, with its 95 % bootstrap interval."""
-    result = {}
+    result: Changes = {}
     for name, mean in means(exact).items():
         differences = paired(approximate[name], exact[name])
         scale = mean or 1.0
@@ -98,11 +103,13 @@ def relative_change(
     return result
 
 
-def _tables(top: TopK, query_ids: Sequence[str], doc_ids: Sequence[str], qrels: Qrels, measures: Sequence[str]):
-    run = {}
+def _tables(
+    top: TopK, query_ids: Sequence[str], doc_ids: Sequence[str], qrels: Qrels, measures: Sequence[str]
+) -> dict[str, dict[str, float]]:
+    run: dict[str, Ranking] = {}
     for query, rows, scores in zip(query_ids, top.rows.tolist(), top.scores.tolist(), strict=True):
         run[query] = Ranking.of(
-            [(str(doc_ids[row]), score) for row, score in zip(rows, scores, strict=True) if row >= 0]
+            [(str(doc_ids[int(row)]), score) for row, score in zip(rows, scores, strict=True) if row >= 0]
         )
     return evaluate(qrels, run, measures)
 
@@ -164,7 +171,7 @@ class Judge:
     ) -> tuple[Fidelity | None, list[Fidelity]]:
         """The first setting, cheapest first, whose recall@k (least k) or relative loss meets the target; all that were tried."""
         name, values = index.knob()
-        tried = []
+        tried: list[Fidelity] = []
         for value in values:
             tried.append(self.measure(index.with_knob(value), f"{name}={value}"))
             if recall is not None and tried[-1].recall[self.ks[0]] < recall:

@@ -19,7 +19,7 @@ DEFAULT = ("nDCG@10", "RR@10", "R@100")
 def parse(names: Sequence[str]) -> list[Any]:
     """Measures by name. Raises Misuse on one that is not known."""
     library: Any = need("ir_measures", "evaluate")
-    measures = []
+    measures: list[Any] = []
     for name in names:
         try:
             measures.append(library.parse_measure(name))
@@ -43,12 +43,22 @@ def evaluate(qrels: Qrels, run: Run, measures: Sequence[str] = DEFAULT) -> dict[
     names: dict[str, list[str]] = {}
     for measure, name in zip(parsed, measures, strict=True):
         names.setdefault(str(measure), []).append(name)  # RR@10 and MRR@10 are one measure
-    scored = {query: ranking.as_dict() for query, ranking in run.items() if query in qrels and len(ranking)}
-    for value in library.iter_calc(parsed, {q: dict(judged) for q, judged in qrels.items()}, scored):
+    # places in place of scores: of equal scores, RR@k's code takes the lowest id first where trec_eval's takes the highest
+    scored = {
+        query: {id: float(-place) for place, id in enumerate(ranking.doc_ids)}
+        for query, ranking in run.items()
+        if query in qrels and len(ranking)
+    }
+    for value in library.iter_calc(parsed, {q: _safe(judged) for q, judged in qrels.items()}, scored):
         if value.query_id in qrels:
             for name in names[str(value.measure)]:
                 table[name][value.query_id] = float(value.value)
     return table
+
+
+def _safe(judged: Mapping[str, int]) -> dict[str, int]:
+    """A query's grades; zeros where all are negative, of which trec_eval's code makes an array of no levels and leaves its memory."""
+    return dict(judged) if max(judged.values(), default=0) >= 0 else dict.fromkeys(judged, 0)
 
 
 def deepest(measures: Sequence[str]) -> int:

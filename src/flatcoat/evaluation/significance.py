@@ -1,5 +1,8 @@
 """Is a difference real?  Paired t-test, paired randomisation (sign flips; Smucker et al. 2007), Holm's correction
 (1979), bootstrap confidence intervals, and the effect size d_z = mean / standard deviation of the differences.
+
+    p = (1 + #{random signs ε: |Σ_q ε_q δ_q| ≥ |Σ_q δ_q|}) / (1 + rounds)        δ_q: system minus baseline on query q
+    Holm: p_(i) ← max over j ≤ i of min(1, (m − j + 1) p_(j))                     p_(1) ≤ … ≤ p_(m)
 """
 
 from __future__ import annotations
@@ -81,7 +84,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     """Holm's step-down correction: p_(i) ← max over j ≤ i of min(1, (m − j + 1) p_(j))."""
     order = np.argsort(p_values)
     corrected, highest = [0.0] * len(p_values), 0.0
-    for step, position in enumerate(order):
+    for step, position in enumerate(map(int, order)):
         highest = max(highest, min(1.0, (len(p_values) - step) * p_values[position]))
         corrected[position] = highest
     return corrected

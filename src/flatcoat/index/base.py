@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float32, Int64
 
 from flatcoat.errors import Misuse
+from flatcoat.representations import Dense
 
 Queries = TypeVar("Queries", contravariant=True)
 
@@ -55,3 +56,10 @@ def check_dim(given: int, dim: int, where: object) -> None:
     """Raise Misuse where query vectors have another width than the index."""
     if given != dim:
         raise Misuse(f"queries of {given} dimensions do not fit {where}, built from vectors of {dim}: another model?")
+
+
+def asked(queries: Dense, k: int, shape: tuple[int, ...], where: object) -> Float32[np.ndarray, "query dim"]:
+    """The queries' vectors, to be held against vectors of a shape [row, dim]. Raises Misuse where `k` or their width does not fit."""
+    check_k(k, shape[0], where)
+    check_dim(queries.vectors.shape[1], shape[1], where)
+    return np.ascontiguousarray(queries.vectors, dtype=np.float32)

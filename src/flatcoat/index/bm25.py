@@ -49,7 +49,7 @@ def tokenize(texts: Sequence[str], settings: Bm25Settings) -> Any:
     stemmer = need("Stemmer", "search").Stemmer("english") if settings.stem else None
     if settings.identifiers:
         texts = [split_identifiers(text) for text in texts]
-    stopwords = "en" if settings.stopwords else []
+    stopwords: str | list[str] = "en" if settings.stopwords else []
     return bm25s.tokenize(list(texts), stopwords=stopwords, stemmer=stemmer, show_progress=False)
 
 

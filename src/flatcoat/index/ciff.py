@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from flatcoat.errors import FlatcoatError, Misuse
+from flatcoat.errors import FlatcoatError, Misuse, is_utf8
 from flatcoat.files import atomic_file
 from flatcoat.index.sparse_segment import builders
 from flatcoat.representations import Sparse
@@ -40,7 +40,7 @@ def impacts_of(vectors: Sparse, scale: float) -> np.ndarray:
     scaled = np.maximum(np.floor(vectors.weights.astype(np.float64) * scale + 0.5), 1)
     wrong = np.flatnonzero(~((vectors.weights > 0) & (scaled <= GREATEST)))
     if len(wrong):
-        row = int(np.searchsorted(vectors.start, wrong[0], side="right")) - 1
+        row = int(np.searchsorted(vectors.start, int(wrong[0]), side="right")) - 1
         raise FlatcoatError(
             f"item {row}: weight {vectors.weights[wrong[0]]} × {scale:g} is not a whole number from 1 to {GREATEST}"
         )
@@ -48,11 +48,17 @@ def impacts_of(vectors: Sparse, scale: float) -> np.ndarray:
 
 
 def check_parts(vectors: Sparse, ids: Sequence[str], vocabulary: Sequence[str]) -> None:
-    """Raise Misuse where ids or vocabulary are of another size than the vectors."""
+    """Raise Misuse where ids or vocabulary are of another size than the vectors, and FlatcoatError where names cannot tell them apart."""
     if len(ids) != len(vectors) or len(vocabulary) != vectors.vocab_size:
         raise Misuse(
             f"{len(vectors)} vectors over {vectors.vocab_size} terms, but {len(ids)} ids and {len(vocabulary)} terms"
         )
+    for what, names in (("id", ids), ("term", vocabulary)):
+        wrong = next((name for name in names if not is_utf8(name) or (what == "id" and not name)), None)
+        if wrong is not None or len(set(names)) != len(names):
+            raise FlatcoatError(
+                f"{what} {wrong!r} is no UTF-8 text" if wrong is not None else f"two {what}s are the same"
+            )
 
 
 def _number(value: int) -> bytes:
@@ -116,8 +122,8 @@ class _Reader:
         self.path, self.at = path, 0
         try:
             self.data = np.memmap(path, np.uint8, "r")
-        except FileNotFoundError as error:
-            raise FlatcoatError(f"{path}: no such file") from error
+        except OSError as error:
+            raise FlatcoatError(f"{path}: {'no such file' if not path.exists() else error.strerror}") from error
         except ValueError as error:
             raise FlatcoatError(f"{path}: empty; a CIFF file begins with a header") from error
 
@@ -209,6 +215,8 @@ def read_ciff(path: Path, scale: float = 100.0) -> tuple[Sparse, list[str], list
     if len(set(vocabulary)) != len(vocabulary):
         raise reader.wrong(0, "a term has two postings lists; want one")
     ids = _documents(reader, documents)
+    if len(set(ids)) != len(ids) or "" in ids:
+        raise reader.wrong(0, "a document without an id, or two of the same; want one each")
     empty = np.zeros(0, np.int64)
     rows, values = (np.concatenate([empty, *(each[i] for each in found)]) for i in (1, 2))
     terms = np.repeat(np.arange(lists, dtype=np.int32), [len(each[1]) for each in found])

@@ -1,19 +1,20 @@
-"""Exact inner-product search: matrix products over blocks of rows, and a heap a query; `search_slowly` is its plain twin and the oracle of
-every approximation.
+"""Exact inner-product search, s(q, d) = Σ_i q_i d_i: matrix products over blocks of rows, and a heap a query.
+
+`search_slowly` is its plain twin and the oracle of every approximation.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
 from threading import Lock
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
-from flatcoat.index.base import TopK, check_dim, check_k
+from flatcoat.index.base import TopK, asked
 from flatcoat.representations import Dense
 
 MANY = 16  # queries from which on our own product is the quicker
@@ -38,9 +39,7 @@ class ExactIndex:
 
     def search(self, queries: Dense, k: int) -> TopK:
         """The k best rows of each query."""
-        check_k(k, len(self), self.where)
-        check_dim(queries.vectors.shape[1], self.vectors.shape[1], self.where)
-        wanted = np.ascontiguousarray(queries.vectors, dtype=np.float32)
+        wanted = asked(queries, k, self.vectors.shape, self.where)
         parts = [self._best(wanted[start : start + TOGETHER], k) for start in range(0, len(wanted), TOGETHER)]
         if not parts:
             return TopK(np.zeros((0, k), np.int64), np.zeros((0, k), np.float32))
@@ -75,7 +74,11 @@ class ExactIndex:
         """Blocks shared out to threads, each with a product of its own: a library's idle threads would spin, and slow what comes next."""
         starts = range(0, len(self), ROWS)
         with _threads(len(starts)) as (threads, pool):
-            return _joined(pool.map(lambda own: self._of(queries, k, starts[own::threads]), range(threads)), k)
+
+            def part(own: int) -> TopK:
+                return self._of(queries, k, starts[own::threads])
+
+            return _joined(pool.map(part, range(threads)), k)
 
     def _of(self, queries: np.ndarray, k: int, starts: Sequence[int]) -> TopK:
         """The best of some blocks (rising)."""
@@ -89,7 +92,7 @@ class ExactIndex:
 
 
 @contextmanager
-def _threads(most: int) -> Iterator[tuple[int, ThreadPoolExecutor]]:
+def _threads(most: int) -> Generator[tuple[int, ThreadPoolExecutor], None, None]:
     """At most `most` threads to share work out to, each alone within a numeric library.
 
     A search has all threads: two at once would also give the library back the other's setting.
@@ -113,8 +116,8 @@ def _blas() -> tuple[Any, Lock]:
     """The numeric libraries that are loaded, to be told how many threads they have, and who may tell them."""
     from threadpoolctl import ThreadpoolController
 
-    np.ones((2, 2), np.float32) @ np.ones((2, 2), np.float32)
-    return ThreadpoolController().select(user_api="blas"), Lock()
+    np.matmul(np.ones((2, 2), np.float32), np.ones((2, 2), np.float32))
+    return cast(Any, ThreadpoolController()).select(user_api="blas"), Lock()
 
 
 def merge(left: TopK | None, right: TopK, k: int, *, ordered: bool = True) -> TopK:

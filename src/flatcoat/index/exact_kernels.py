@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from flatcoat.simd import BLOCK, PARTS, ROWS, compiled, product
+from flatcoat.simd import BLOCK, F32, I64, PARTS, ROWS, compiled, product
 
 NEAR = 384  # vectors that stay in a core's cache while every query passes by
 STRIDE = 64  # scores that are looked at together: mostly none of them is among the best
 
 
 @compiled
-def keep(scores, start, rows, best):
+def keep(scores: F32, start: int, rows: I64, best: F32) -> None:
     """Put scores [query, item] of rows `start`, `start` + 1, … into heaps [query, k] whose first is the worst.
 
     Of equal scores the later row is the worse, and rows come in rising order: one that only equals the worst is left out.
@@ -32,7 +32,7 @@ def keep(scores, start, rows, best):
 
 
 @compiled
-def _replace(heap, held, score, row):
+def _replace(heap: F32, held: I64, score: float, row: int) -> None:
     """Take the worst out of a heap, and put another in."""
     at, size = 0, len(heap)
     while True:
@@ -53,7 +53,7 @@ scores_of = product(ROWS, PARTS)
 
 
 @compiled
-def scan(vectors, first, last, queries, real, rows, best):
+def scan(vectors: F32, first: int, last: int, queries: F32, real: int, rows: I64, best: F32) -> None:
     """Put the dot products of vectors `first` … `last` - 1 into heaps as `keep` does, `BLOCK` queries at a time.
 
     queries [block, number, lane] are the queries as lanes, those past `real` (of them all) padding; heaps are [query, k].
@@ -73,7 +73,7 @@ def scan(vectors, first, last, queries, real, rows, best):
 
 
 @compiled
-def take(room, item, count, query, worst, rows, best):
+def take(room: F32, item: int, count: int, query: int, worst: F32, rows: I64, best: F32) -> None:
     """Put scores room[vector, lane] of `count` vectors from `item` on into the heaps of the queries from `query` on."""
     for r in range(count):
         better = 0
@@ -88,7 +88,7 @@ def take(room, item, count, query, worst, rows, best):
 
 def keep_slowly(scores: np.ndarray, start: int, rows: np.ndarray, best: np.ndarray) -> None:
     """The same by sorting; in the heaps' place the best stand in order, the worst first. The twin."""
-    some = np.arange(start, start + scores.shape[1])
+    some = np.arange(start, start + int(scores.shape[1]))
     for query in range(len(scores)):
         every, score = np.concatenate([rows[query], some]), np.concatenate([best[query], scores[query]])
         order = np.lexsort((every, -score))[: rows.shape[1]][::-1]

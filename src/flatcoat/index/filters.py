@@ -12,9 +12,9 @@ with text; true is no number. `matches` is the definition: each engine's transla
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from flatcoat.errors import Misuse, nearest
 
@@ -78,7 +78,8 @@ def _object(value: Any, where: str, depth: int) -> Condition:
         raise Misuse(f"filter: conditions within conditions deeper than {DEEPEST}; use fewer")
     if not isinstance(value, Mapping):
         raise Misuse(f'{where}: want an object as {{"field": value}}, not {value!r}')
-    parts = [_entry(key, wanted, where, depth) for key, wanted in value.items()]
+    entries = cast("Mapping[Any, Any]", value)
+    parts = [_entry(key, wanted, where, depth) for key, wanted in entries.items()]
     return parts[0] if len(parts) == 1 else All(tuple(parts))
 
 
@@ -86,13 +87,15 @@ def _entry(key: Any, wanted: Any, where: str, depth: int) -> Condition:
     if key in ("and", "or"):
         if not isinstance(wanted, list | tuple) or not wanted:
             raise Misuse(f"{where}.{key}: want a list of filters, not {wanted!r}")
-        parts = tuple(_object(part, f"{where}.{key}[{i}]", depth + 1) for i, part in enumerate(wanted))
+        several = cast("Sequence[Any]", wanted)
+        parts = tuple(_object(part, f"{where}.{key}[{i}]", depth + 1) for i, part in enumerate(several))
         return All(parts) if key == "and" else Some(parts)
     if key == "not":
         return Not(_object(wanted, f"{where}.not", depth + 1))
     if not isinstance(key, str) or not key:
         raise Misuse(f"{where}: {key!r} is no field's name")
-    return _field(key, wanted if isinstance(wanted, Mapping) else {"eq": wanted}, f"{where}.{key}")
+    said = cast("Mapping[str, Any]", wanted) if isinstance(wanted, Mapping) else {"eq": wanted}
+    return _field(key, said, f"{where}.{key}")
 
 
 def _field(field: str, said: Mapping[str, Any], where: str) -> Condition:
@@ -126,7 +129,7 @@ def _check(name: Any, value: Any, where: str) -> None:
     if name == "in":
         if not isinstance(value, list | tuple):
             raise Misuse(f"{where}.in: want a list, not {value!r}")
-        for item in value:
+        for item in cast("Sequence[Any]", value):
             _check_value(item, f"{where}.in")
     elif name == "exists":
         if not isinstance(value, bool):
@@ -157,7 +160,7 @@ def matches(condition: Condition | None, metadata: Mapping[str, Any]) -> bool:
     held = metadata.get(condition.field)
     if condition.operator == "exists":
         return held is not None and held != []
-    items = held if isinstance(held, list) else [held]
+    items = cast("list[Any]", held) if isinstance(held, list) else [held]
     if condition.operator == "eq":
         return any(_same(item, condition.value) for item in items)
     return any(_within(item, condition.value) for item in items)

@@ -25,8 +25,10 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from flatcoat.arrays import read_array
 from flatcoat.errors import FlatcoatError, Misuse
 from flatcoat.files import read_json, write_json
+from flatcoat.index import gone
 from flatcoat.index.base import TopK, check_k
 from flatcoat.index.sparse_plain import PlainSegment, joined_plain
 from flatcoat.index.sparse_segment import UNUSED, Segment, builders, in_threads, joined, kernels
@@ -119,7 +121,10 @@ class InvertedIndex:
         return self.firsts[-1]
 
     def search(self, queries: Sparse, k: int) -> TopK:
-        """The k best rows of each query; rows that share no term with it are not matches."""
+        """The k best rows of each query; rows that share no term with it are not matches.
+
+        Raises Misuse where the vocabularies differ in size.
+        """
         check_k(k, len(self), self.where)
         if queries.vocab_size != self.vocab_size:
             raise Misuse(
@@ -191,6 +196,8 @@ class InvertedIndex:
 
         A term keeps its shift unless its new weights are too great for it: then the new rows have a coarser one, and
         a merge brings the older there.
+
+        Raises Misuse where the vocabularies differ in size.
         """
         if vectors.vocab_size != self.vocab_size:
             raise Misuse(f"vectors over {vectors.vocab_size} terms added to an index over {self.vocab_size}")
@@ -200,24 +207,17 @@ class InvertedIndex:
         while len(segments) > 1 and segments[-2].rows <= segments[-1].rows:
             last = segments.pop()
             segments[-1] = self._joined([segments[-1], last], None)
-        dead = np.concatenate([self.dead, np.zeros(len(vectors), np.uint8)]) if len(self.dead) else self.dead
+        dead = gone.lengthened(self.dead, len(vectors))
         return InvertedIndex(segments, dead, self.vocab_size, self.settings, threads=self.threads)
 
     def delete(self, rows: Sequence[int] | np.ndarray) -> InvertedIndex:
         """This index without these rows; the others keep their numbers. Raises Misuse where there is no such row."""
-        chosen = np.asarray(rows, np.int64)
-        wrong = chosen[(chosen < 0) | (chosen >= len(self))]
-        if len(wrong):
-            raise Misuse(f"row {wrong[0]} cannot be deleted: {self.where} has rows 0 to {len(self) - 1}")
-        dead = self.dead.copy() if len(self.dead) else np.zeros(len(self), np.uint8)
-        dead[chosen] = 1
+        dead = gone.without(self.dead, rows, len(self), self.where)
         return InvertedIndex(self.segments, dead, self.vocab_size, self.settings, self.where, self.threads)
 
     def compacted(self) -> tuple[InvertedIndex, np.ndarray]:
-        """One segment without the deleted rows, and the old number of each row left."""
-        kept = np.ones(len(self), bool) if not len(self.dead) else self.dead == 0
-        if not kept.any():
-            raise Misuse(f"{self.where}: every row is deleted; there is nothing to keep")
+        """One segment without the deleted rows, and the old number of each row left. Raises Misuse where none is left."""
+        kept = gone.left(self.dead, len(self), self.where)
         whole = self._joined(self.segments, kept)
         made = InvertedIndex([whole], np.zeros(0, np.uint8), self.vocab_size, self.settings, threads=self.threads)
         return made, np.flatnonzero(kept)
@@ -257,7 +257,7 @@ class InvertedIndex:
         dead = np.zeros(0, np.uint8)
         if said["deleted"]:
             dead = np.zeros(sum(said["rows"]), np.uint8)
-            dead[np.load(folder / "deleted.npy", allow_pickle=False)] = 1
+            dead[read_array(folder / "deleted.npy")] = 1
         return cls(segments, dead, int(said["vocab_size"]), settings, folder, threads)
 
 
@@ -284,7 +284,9 @@ def _refusal(vectors: Sparse, entry: int, what: str) -> FlatcoatError:
 
 
 def _plain_queries(queries: Sparse, kept: int, share: float) -> _Asked:
-    start, terms, weights = [0], [], []
+    start = [0]
+    terms: list[np.ndarray] = []
+    weights: list[np.ndarray] = []
     for row in range(len(queries)):
         entries = slice(int(queries.start[row]), int(queries.start[row + 1]))
         some, given = queries.terms[entries], queries.weights[entries]
@@ -297,10 +299,9 @@ def _plain_queries(queries: Sparse, kept: int, share: float) -> _Asked:
         terms.append(some[best])
         weights.append(given[best])
         start.append(start[-1] + len(best))
-    empty = [np.zeros(0, np.float32)]
     return _Asked(
         np.array(start, np.int64), np.concatenate([np.zeros(0, np.int32), *terms]),
-        np.concatenate(empty + weights).astype(np.float64), np.ones(len(queries)), np.array(start[1:], np.int64),
+        np.concatenate([np.zeros(0, np.float32), *weights]).astype(np.float64), np.ones(len(queries)), np.array(start[1:], np.int64),
     )  # fmt: skip
 
 

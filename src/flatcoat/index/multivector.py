@@ -25,7 +25,9 @@ from typing import Literal
 
 import numpy as np
 
+from flatcoat.arrays import read_array
 from flatcoat.errors import FlatcoatError, Misuse
+from flatcoat.index import gone
 from flatcoat.index.base import TopK, check_dim, check_k
 from flatcoat.index.multivector_build import MOST_CELLS, cells_for, decoded, fit
 from flatcoat.index.multivector_exact import best_rows, exact_scores, kernels, lanes_of
@@ -118,7 +120,10 @@ class MultiVectorIndex:
         return len(self.parts.start) - 1
 
     def search(self, queries: MultiVector, k: int) -> TopK:
-        """About the k best rows of each query; documents of no vectors are no matches, nor has a query of none any."""
+        """About the k best rows of each query; documents of no vectors are no matches, nor has a query of none any.
+
+        Raises FlatcoatError where a query's value is not finite, and Misuse where a query has more vectors than kernels take.
+        """
         check_k(k, len(self), self.where)
         check_dim(queries.dim, self.dim, self.where)
         longest = int(np.diff(queries.start).max(initial=0))
@@ -208,31 +213,27 @@ class MultiVectorIndex:
         return MultiVector(self.parts.start, decoded(self.parts.coded, self.parts.codec))
 
     def add(self, vectors: MultiVector) -> MultiVectorIndex:
-        """This index with more rows at its end; centroids and codes stay as they were fitted."""
+        """This index with more rows at its end; centroids and codes stay as they were fitted.
+
+        Raises Misuse where they have another width.
+        """
         if vectors.dim != self.dim:
             raise Misuse(f"vectors of {vectors.dim} dimensions added to an index of {self.dim}")
         if not len(vectors):
             return self
         parts = self.parts.joined(Parts.of(vectors, self.parts.codec, self.parts.bytes is not None, self.threads))
-        dead = np.concatenate([self.dead, np.zeros(len(vectors), np.uint8)]) if len(self.dead) else self.dead
+        dead = gone.lengthened(self.dead, len(vectors))
         full = None if self.full is None else MultiVector.joined([self.full, _as(vectors, self.full)], self.dim)
         return MultiVectorIndex(parts, dead, self.settings, full, threads=self.threads)
 
     def delete(self, rows: Sequence[int] | np.ndarray) -> MultiVectorIndex:
         """This index without these rows; the others keep their numbers. Raises Misuse where there is no such row."""
-        chosen = np.asarray(rows, np.int64)
-        wrong = chosen[(chosen < 0) | (chosen >= len(self))]
-        if len(wrong):
-            raise Misuse(f"row {wrong[0]} cannot be deleted: {self.where} has rows 0 to {len(self) - 1}")
-        dead = self.dead.copy() if len(self.dead) else np.zeros(len(self), np.uint8)
-        dead[chosen] = 1
+        dead = gone.without(self.dead, rows, len(self), self.where)
         return MultiVectorIndex(self.parts, dead, self.settings, self.full, self.where, self.threads)
 
     def compacted(self) -> tuple[MultiVectorIndex, np.ndarray]:
-        """The same without the deleted rows, and the old number of each row left."""
-        kept = np.ones(len(self), bool) if not len(self.dead) else self.dead == 0
-        if not kept.any():
-            raise Misuse(f"{self.where}: every row is deleted; there is nothing to keep")
+        """The same without the deleted rows, and the old number of each row left. Raises Misuse where none is left."""
+        kept = gone.left(self.dead, len(self), self.where)
         tokens = np.repeat(kept, np.diff(self.parts.start))
         parts = self.parts.only(kept, tokens)
         full = None if self.full is None else MultiVector(parts.start, self.full.vectors[tokens])
@@ -281,13 +282,13 @@ class MultiVectorIndex:
         if parts.codec.bits != settings.bits:
             raise Misuse(f"{folder} was built with bits={parts.codec.bits}, not {settings.bits}; build it again")
         if vectors is None and settings.kept == "full" and (folder / "vectors.npy").is_file():
-            vectors = MultiVector(parts.start, np.load(folder / "vectors.npy", mmap_mode="r", allow_pickle=False))
+            vectors = MultiVector(parts.start, read_array(folder / "vectors.npy"))
         if vectors is not None and (vectors.vectors.shape != (parts.start[-1], parts.codec.centroids.shape[1])):
             raise FlatcoatError(f"{folder}: full vectors {vectors.vectors.shape} do not fit its codes; build it again")
         dead = np.zeros(0, np.uint8)
         if (folder / "deleted.npy").is_file():
             dead = np.zeros(len(parts.start) - 1, np.uint8)
-            dead[np.load(folder / "deleted.npy", allow_pickle=False)] = 1
+            dead[read_array(folder / "deleted.npy")] = 1
         return cls(parts, dead, settings, vectors, folder, threads)
 
 
@@ -297,7 +298,7 @@ def packed(vectors: np.ndarray, factors: np.ndarray, padded: int) -> tuple[np.nd
     chunks = -(-len(vectors) // lanes)
     made = np.empty((chunks, padded // 4, lanes, 4), np.int8), np.empty(chunks * lanes, np.int32)
     scale = np.empty(chunks * lanes, np.float32)
-    kernels().pack(np.ascontiguousarray(vectors, dtype=np.float32), factors, padded // 4, *made, scale)
+    kernels().pack(np.ascontiguousarray(vectors, dtype=np.float32), factors, *made, scale)
     return *made, scale
 
 

@@ -10,6 +10,7 @@ import os
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float32
 
 from flatcoat.index.base import TopK, check_dim, check_k
 from flatcoat.index.exact import merge
@@ -63,7 +64,9 @@ def lanes_of(queries: MultiVector) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return np.ascontiguousarray(padded.reshape(-1, LANES, queries.dim).transpose(0, 2, 1)), firsts, counts
 
 
-def exact_scores(documents: MultiVector, rows: np.ndarray, weights: np.ndarray, firsts: np.ndarray, counts: np.ndarray):
+def exact_scores(
+    documents: MultiVector, rows: np.ndarray, weights: np.ndarray, firsts: np.ndarray, counts: np.ndarray
+) -> Float32[np.ndarray, "query row"]:
     """MaxSim of queries (as `lanes_of` gives them) and some documents, float32 [query, row]; -inf where there is none.
 
     A score does not depend on what else is scored, nor on the threads.

@@ -6,19 +6,19 @@ import numpy as np
 
 from flatcoat.index.multivector_kernels import NONE, pack
 from flatcoat.index.multivector_simd import LANES, TILE, nearest_bytes
-from flatcoat.simd import compiled
+from flatcoat.simd import F32, F64, I32, I64, U8, U16, compiled
 
 CELLS = 2048  # centroids that stay in the cache while vectors pass by
 
 
 @compiled
-def assign(vectors, centroids, steps, biases, places):
+def assign(vectors: F32, centroids: U8, steps: F32, biases: F32, places: I32) -> None:
     """places[row] = the centroid with the greatest ⟨row, centroid⟩ + bias, both as bytes; the first of equals."""
     groups = centroids.shape[1] // 4
     chunks = (len(vectors) + LANES - 1) // LANES
     weights = np.zeros((chunks, groups, LANES, 4), np.int8)
     start, scale = np.zeros(chunks * LANES, np.int32), np.zeros(chunks * LANES, np.float32)
-    pack(vectors, np.ones(vectors.shape[1], np.float32), groups, weights, start, scale)
+    pack(vectors, np.ones(vectors.shape[1], np.float32), weights, start, scale)
     best, found = np.full((chunks, LANES), NONE, np.float32), np.zeros((chunks, LANES), np.int32)
     for low in range(0, len(centroids), CELLS):
         high = min(low + CELLS, len(centroids))
@@ -32,7 +32,7 @@ def assign(vectors, centroids, steps, biases, places):
 
 
 @compiled
-def gather(vectors, places, sums, counts):
+def gather(vectors: F32, places: I32, sums: F64, counts: I64) -> None:
     """Add each vector to its centroid's sum."""
     for row in range(len(vectors)):
         counts[places[row]] += 1
@@ -42,7 +42,9 @@ def gather(vectors, places, sums, counts):
 
 
 @compiled
-def encode(vectors, places, centroids, spread, levels, cuts, bits, codes, gains):
+def encode(
+    vectors: F32, places: I32, centroids: F32, spread: F32, levels: F32, cuts: F32, bits: int, codes: U8, gains: F32
+) -> None:
     """Codes of residuals brought to one length, and the gain that is best for each."""
     dim, width = vectors.shape[1], codes.shape[1]
     shape = np.empty(dim, np.float32)
@@ -55,12 +57,13 @@ def encode(vectors, places, centroids, spread, levels, cuts, bits, codes, gains)
         by = np.float32(1 / np.sqrt(square / dim)) if square > 0 else np.float32(0)
         over, under = np.float64(0), np.float64(0)
         for d in range(dim):
-            value, code = shape[d] * by, 0
+            value: np.float64 = shape[d] * by
+            code = np.int64(0)
             if bits < 8:
                 for cut in cuts:
                     code += np.int64(value > cut)
             else:
-                code = np.searchsorted(cuts, value)
+                code = np.int64(np.searchsorted(cuts, value))
             codes[row, d % width] |= np.uint8(code << (bits * (d // width)))
             level = np.float64(levels[code]) * np.float64(spread[d]) ** 2
             over += level * np.float64(shape[d])
@@ -69,7 +72,7 @@ def encode(vectors, places, centroids, spread, levels, cuts, bits, codes, gains)
 
 
 @compiled
-def count_documents(start, cells, sizes):
+def count_documents(start: I64, cells: U16, sizes: I64) -> None:
     """sizes[cell + 1] = how many documents have a token in the cell."""
     last = np.full(len(sizes) - 1, -1, np.int32)
     for doc in range(len(start) - 1):
@@ -80,7 +83,7 @@ def count_documents(start, cells, sizes):
 
 
 @compiled
-def fill_documents(start, cells, at, postings):
+def fill_documents(start: I64, cells: U16, at: I64, postings: I32) -> None:
     """Each cell's documents, from at[cell] on."""
     last = np.full(len(at), -1, np.int32)
     for doc in range(len(start) - 1):

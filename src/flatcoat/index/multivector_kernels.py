@@ -12,8 +12,8 @@ import numpy as np
 
 from flatcoat.errors import need
 from flatcoat.index.multivector_simd import LANES, TILE, products, raise_bytes, raise_reals, top_bytes, unfold, widen
-from flatcoat.index.sparse_kernels import LOW32, U32, offer
-from flatcoat.simd import compiled
+from flatcoat.index.sparse_kernels import LOW32, WORD, offer
+from flatcoat.simd import F32, I8, I32, I64, U8, U16, U32, U64, compiled
 
 numba: Any = need("numba", "search")
 NONE = np.float32(-np.inf)
@@ -22,7 +22,7 @@ MOST_LANES = 4000  # (4000 + 1) × 255 < 2^20, and 4000 stamps fit the 12 bits a
 
 
 @compiled
-def pack(vectors, factors, groups, weights, start, scale):
+def pack(vectors: F32, factors: F32, weights: I8, start: I32, scale: F32) -> None:
     """Vectors [lane, dim] × factors [dim] as signed bytes: `weights` int8 [chunk, group, LANES, 4], with what undoes it.
 
     vector ≈ byte × scale[lane]; start[lane] = -128 × Σ bytes, for tokens whose bytes stand 128 too high.
@@ -45,7 +45,7 @@ def pack(vectors, factors, groups, weights, start, scale):
 
 
 @compiled
-def multiply(weights, centroids, out):
+def multiply(weights: F32, centroids: F32, out: F32) -> None:
     """out[cell, lane] = ⟨centroid, lane⟩; `weights` are floats [chunk, dim, LANES]."""
     count, dim = centroids.shape
     for first in range(0, count, TILE):
@@ -54,7 +54,7 @@ def multiply(weights, centroids, out):
 
 
 @compiled
-def extent(scores, mean, most):
+def extent(scores: F32, mean: F32, most: F32) -> None:
     """Each lane's mean and greatest over the cells."""
     mean[:] = 0
     most[:] = NONE
@@ -68,7 +68,7 @@ def extent(scores, mean, most):
 
 
 @compiled
-def to_bytes(scores, lanes, floor, by, table):
+def to_bytes(scores: F32, lanes: int, floor: F32, by: float, table: U8) -> None:
     """(scores - floor[lane]) × by as bytes, 0 where below the floor or past the last lane."""
     width = scores.shape[1]
     for cell in range(len(scores)):
@@ -81,17 +81,17 @@ def to_bytes(scores, lanes, floor, by, table):
 
 
 @compiled
-def offer_row(row, low, cell, keys, sizes):
+def offer_row(row: U8, low: U8, cell: int, keys: U64, sizes: I64) -> None:
     """Offer one cell's bytes to its lanes' heaps; low[lane] is what a full heap holds at least."""
     for i in range(len(keys)):
         if row[i] > low[i] or sizes[i] < keys.shape[1]:
-            sizes[i] = offer(keys[i], sizes[i], np.uint64(row[i]) << U32 | (LOW32 - np.uint64(cell)))
+            sizes[i] = offer(keys[i], sizes[i], np.uint64(row[i]) << WORD | (LOW32 - np.uint64(cell)))
             if sizes[i] == keys.shape[1]:
-                low[i] = np.uint8(keys[i, 0] >> U32)
+                low[i] = np.uint8(keys[i, 0] >> WORD)
 
 
 @compiled
-def any_above(row, low):
+def any_above(row: U8, low: U8) -> np.bool_:
     """Whether some byte is above its lane's least. A plain comparison: this shape becomes vector instructions."""
     some = np.uint8(0)
     for i in range(LANES):
@@ -100,7 +100,7 @@ def any_above(row, low):
 
 
 @compiled
-def highest(table, keys):
+def highest(table: U8, keys: U64) -> None:
     """Each lane's greatest bytes: keys [lane, count] = byte << 32 | ~cell, falling."""
     lanes, count = keys.shape
     least, sizes = np.zeros(table.shape[1], np.uint8), np.zeros(lanes, np.int64)
@@ -114,16 +114,16 @@ def highest(table, keys):
 
 
 @compiled
-def probe(keys, offsets, postings, totals):
+def probe(keys: U64, offsets: I64, postings: I32, totals: U32) -> None:
     """Add to each document what the best of a lane's probed cells that it has gives above the last of them, lane by lane.
 
     The last stands for the cells not probed: none of them could give more than it.
     """
     totals[:] = 0
     for lane in range(len(keys)):
-        floor, stamp = np.uint32(keys[lane, -1] >> U32), np.uint32(lane + 1) << STAMP
+        floor, stamp = np.uint32(keys[lane, -1] >> WORD), np.uint32(lane + 1) << STAMP
         for j in range(keys.shape[1]):
-            gain = np.uint32(keys[lane, j] >> U32) - floor
+            gain = np.uint32(keys[lane, j] >> WORD) - floor
             cell = np.int64(LOW32 - (keys[lane, j] & LOW32))
             for at in range(offsets[cell], offsets[cell + 1]):
                 doc = postings[at]
@@ -133,7 +133,7 @@ def probe(keys, offsets, postings, totals):
 
 
 @compiled
-def scan_cells(rows, start, cells, table, out):
+def scan_cells(rows: I32, start: I64, cells: U16, table: U8, out: I64) -> None:
     """out[i] = Σ over lanes of the greatest byte of document rows[i]'s cells: centroid interaction."""
     for i in range(len(rows)):
         low, total = start[rows[i]], 0
@@ -143,7 +143,7 @@ def scan_cells(rows, start, cells, table, out):
 
 
 @compiled
-def best_of(totals, rows, count):
+def best_of(totals: I64, rows: I32, count: int) -> I32:
     """The `count` of `rows` with the greatest totals (integers), equal ones by rising place; in the order of `rows`."""
     if count >= len(rows):
         return rows.copy()
@@ -164,7 +164,7 @@ def best_of(totals, rows, count):
 
 
 @compiled
-def touched(totals, dead):
+def touched(totals: U32, dead: U8) -> tuple[I32, I64]:
     """Living documents that some lane touched, and their sums."""
     rows, sums, n = np.empty(len(totals), np.int32), np.empty(len(totals), np.int64), 0
     for doc in range(len(totals)):
@@ -175,7 +175,7 @@ def touched(totals, dead):
 
 
 @compiled
-def sum_lanes(best, lanes):
+def sum_lanes(best: F32, lanes: int) -> np.float32:
     """Σ over the first lanes, in doubles."""
     total = np.float64(0)
     for i in range(lanes):
@@ -184,7 +184,10 @@ def sum_lanes(best, lanes):
 
 
 @compiled
-def score_codes(rows, start, cells, codes, gains, levels, lanes, weights, begin, scale, table, out):
+def score_codes(
+    rows: I32, start: I64, cells: U16, codes: U8, gains: U16, levels: tuple[int, ...], lanes: int, weights: I8, begin: I32,
+    scale: F32, table: F32, out: F32,
+) -> None:  # fmt: skip
     """out[i] = Σ over lanes of max over tokens of table[cell, lane] + ⟨residual as coded, lane⟩, document rows[i].
 
     `levels` (a tuple of bytes) are what codes stand for; see `unfold`.
@@ -210,7 +213,9 @@ def score_codes(rows, start, cells, codes, gains, levels, lanes, weights, begin,
 
 
 @compiled
-def score_bytes(rows, start, kept, steps, lanes, weights, begin, scale, out):
+def score_bytes(
+    rows: I32, start: I64, kept: U8, steps: F32, lanes: int, weights: I8, begin: I32, scale: F32, out: F32
+) -> None:
     """out[i] = Σ over lanes of max over document rows[i]'s tokens of (byte - 128) × steps[token] · lane."""
     groups = weights.shape[1]
     nothing = np.zeros((1, len(scale)), np.float32)
@@ -229,14 +234,14 @@ def score_bytes(rows, start, kept, steps, lanes, weights, begin, scale, out):
 
 
 @compiled
-def ends(best, firsts, counts, i, out):
+def ends(best: F32, firsts: I64, counts: I64, i: int, out: F32) -> None:
     """What each of several queries, whose lanes lie at firsts, makes of the greatest values."""
     for q in range(len(firsts)):
         out[q, i] = sum_lanes(best[firsts[q] :], counts[q]) if counts[q] else NONE
 
 
 @compiled
-def maxsim_halves(rows, start, halves, weights, firsts, counts, out):
+def maxsim_halves(rows: I32, start: I64, halves: U16, weights: F32, firsts: I64, counts: I64, out: F32) -> None:
     """out[q, i] = MaxSim of query q and document rows[i], -inf where it has no vectors; `halves` are float16's bits."""
     dim = halves.shape[1]
     some, best = np.empty((TILE, dim), np.float32), np.empty(len(weights) * LANES, np.float32)
@@ -252,7 +257,7 @@ def maxsim_halves(rows, start, halves, weights, firsts, counts, out):
 
 
 @compiled
-def maxsim_floats(rows, start, vectors, weights, firsts, counts, out):
+def maxsim_floats(rows: I32, start: I64, vectors: F32, weights: F32, firsts: I64, counts: I64, out: F32) -> None:
     """As `maxsim_halves`, of float32 vectors."""
     dim = vectors.shape[1]
     best = np.empty(len(weights) * LANES, np.float32)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from flatcoat.arrays import read_array
 from flatcoat.errors import FlatcoatError
 from flatcoat.index.multivector_build import Codec, Coded, blocks, encode, invert, to_rows
 from flatcoat.representations import MultiVector
@@ -80,9 +81,9 @@ class Parts:
         """Open memory-mapped. Raises FlatcoatError where a file is absent or the files do not fit one another."""
         names = NAMES | (BYTES if (folder / "bytes.npy").is_file() else {})
         try:
-            a = {n: np.load(folder / f"{n}.npy", mmap_mode="r", allow_pickle=False) for n in names}
-        except (OSError, ValueError, EOFError) as error:
-            raise FlatcoatError(f"{folder}: a part of it cannot be read ({error}); build the index again") from error
+            a = {n: read_array(folder / f"{n}.npy") for n in names}
+        except FlatcoatError as error:
+            raise FlatcoatError(f"{error}; build the index again") from error
         codec = Codec(*(np.array(a[n]) for n in ("centroids", "spread", "levels")))
         coded = Coded(np.asarray(a["cells"]), np.asarray(a["codes"]), np.asarray(a["gains"]))
         if any(a[n].dtype != kind for n, kind in names.items()) or not _fit(a, codec):

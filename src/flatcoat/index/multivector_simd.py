@@ -41,9 +41,13 @@ class _Writer(Writer):
         zeros = self.ir.Constant(self.ir.VectorType(self.word, kind.count), [0] * kind.count)
         return self.builder.shuffle_vector(one, none, zeros)
 
+    def constant(self, kind: Any, value: int) -> Any:
+        """A whole number, or a vector of it where `kind` is one."""
+        return self.ir.Constant(kind, [value] * kind.count if isinstance(kind, self.ir.VectorType) else value)
+
     def four(self, base: Any, width: Any, first: Any, last: Any) -> tuple[list[Any], list[Any]]:
         """Four tokens from `first` on and their addresses; past `last` it is `last` again, which changes no maximum."""
-        tokens = []
+        tokens: list[Any] = []
         for t in range(TILE):
             at = self.builder.add(first, self.n(t))
             tokens.append(self.builder.select(self.builder.icmp_signed("<", at, last), at, last))
@@ -55,18 +59,17 @@ class _Writer(Writer):
         def body(group: Any, held: list[Any]) -> list[Any]:
             line = self.at(weights, group, 4 * LANES)
             lanes = [self.load(self.at(line, self.n(p), 4 * WIDE), self.words) for p in range(self.parts)]
-            made = []
+            made: list[Any] = []
             for t, token in enumerate(tokens):
                 four = self.splat(self.load(self.at(token, group, 4), self.word, 1), self.words)
-                for p in range(self.parts):
-                    made.append((self.fused if vnni else self.plain)(held[t * self.parts + p], four, lanes[p]))
+                join = self.fused if vnni else self.plain
+                made += [join(held[t * self.parts + p], four, lanes[p]) for p in range(self.parts)]
             return made
 
         return self.loop(groups, [self.ir.Constant(self.words, [0] * WIDE)] * (TILE * self.parts), body)
 
     def fused(self, total: Any, bytes_: Any, weights: Any) -> Any:
-        from llvmlite import binding
-
+        binding: Any = need("llvmlite.binding", "search")
         if binding.llvm_version_info[0] >= 22:  # from then on the pairs are said to be bytes
             kind = self.ir.VectorType(self.byte, 4 * WIDE)
             bytes_, weights = (self.builder.bitcast(value, kind) for value in (bytes_, weights))
@@ -88,11 +91,10 @@ class _Writer(Writer):
         def body(d: Any, held: list[Any]) -> list[Any]:
             line = self.at(weights, d, 4 * LANES)
             lanes = [self.load(self.at(line, self.n(p), 4 * WIDE), self.reals) for p in range(self.parts)]
-            made = []
+            made: list[Any] = []
             for t, token in enumerate(tokens):
                 one = self.splat(self.load(self.at(token, d, 4), self.real), self.reals)
-                for p in range(self.parts):
-                    made.append(self.fma(one, lanes[p], held[t * self.parts + p]))
+                made += [self.fma(one, lanes[p], held[t * self.parts + p]) for p in range(self.parts)]
             return made
 
         return self.loop(dim, [self.ir.Constant(self.reals, [0.0] * WIDE)] * (TILE * self.parts), body)
@@ -103,7 +105,8 @@ class _Writer(Writer):
 
     def scaled(self, dots: list[Any], start: Any, scale: Any, factors: list[Any]) -> list[Any]:
         """(start[lane] + dot) × factor[token] × scale[lane] as floats."""
-        begin, by, made = self.lanes(start, self.words), self.lanes(scale, self.reals), []
+        begin, by = self.lanes(start, self.words), self.lanes(scale, self.reals)
+        made: list[Any] = []
         for t, factor in enumerate(factors):
             each = self.splat(factor, self.reals)
             for p in range(self.parts):
@@ -137,7 +140,10 @@ def _written(write: Callable[..., Any], result: str = "void") -> Callable[..., A
 
 
 def _raise_bytes(vnni: Callable[[], bool]) -> Any:
-    def write(w, best, at, weights, start, scale, tokens, factors, table, width, which, first, last, groups):
+    def write(
+        w: _Writer, best: Any, at: Any, weights: Any, start: Any, scale: Any, tokens: Any, factors: Any, table: Any,
+        width: Any, which: Any, first: Any, last: Any, groups: Any,
+    ) -> None:  # fmt: skip
         chunk, lane = w.builder.mul(at, groups), w.n(4)
         where, addresses = w.four(tokens, w.builder.mul(groups, w.n(4)), first, last)
         dots = w.byte_dots(addresses, w.at(weights, chunk, 4), groups, vnni())
@@ -152,8 +158,9 @@ def _raise_bytes(vnni: Callable[[], bool]) -> Any:
 
     @numba.extending.intrinsic
     def raise_bytes(
-        typingctx, best, at, weights, start, scale, tokens, factors, table, width, which, first, last, groups
-    ):
+        typingctx: Any, best: Any, at: Any, weights: Any, start: Any, scale: Any, tokens: Any, factors: Any, table: Any,
+        width: Any, which: Any, first: Any, last: Any, groups: Any,
+    ) -> Any:  # fmt: skip
         return _written(write)(
             best, at, weights, start, scale, tokens, factors, table, width, which, first, last, groups
         )
@@ -168,10 +175,16 @@ raise_bytes_plainly = _raise_bytes(lambda: False)
 
 
 @numba.extending.intrinsic
-def nearest_bytes(typingctx, best, places, weights, start, scale, tokens, factors, biases, first, last, groups):
+def nearest_bytes(
+    typingctx: Any, best: Any, places: Any, weights: Any, start: Any, scale: Any, tokens: Any, factors: Any, biases: Any,
+    first: Any, last: Any, groups: Any,
+) -> Any:  # fmt: skip
     """best[lane], places[lane] = the greatest (start + dots) × factors[token] × scale[lane] + biases[token]; its token."""
 
-    def write(w, best, places, weights, start, scale, tokens, factors, biases, first, last, groups):
+    def write(
+        w: _Writer, best: Any, places: Any, weights: Any, start: Any, scale: Any, tokens: Any, factors: Any, biases: Any,
+        first: Any, last: Any, groups: Any,
+    ) -> None:  # fmt: skip
         where, addresses = w.four(tokens, w.builder.mul(groups, w.n(4)), first, last)
         dots = w.byte_dots(addresses, weights, groups, has_vnni())
         values = w.scaled(dots, start, scale, [w.load(w.at(factors, token, 4), w.real) for token in where])
@@ -185,10 +198,10 @@ def nearest_bytes(typingctx, best, places, weights, start, scale, tokens, factor
 
 
 @numba.extending.intrinsic
-def raise_reals(typingctx, best, at, weights, tokens, first, last, dim):
+def raise_reals(typingctx: Any, best: Any, at: Any, weights: Any, tokens: Any, first: Any, last: Any, dim: Any) -> Any:
     """best[lane] = max over tokens first..first + 3 of the dot product, for the 32 lanes from `at` on."""
 
-    def write(w, best, at, weights, tokens, first, last, dim):
+    def write(w: _Writer, best: Any, at: Any, weights: Any, tokens: Any, first: Any, last: Any, dim: Any) -> None:
         _, addresses = w.four(tokens, w.builder.mul(dim, w.n(4)), first, last)
         w.raise_to(w.at(best, at, 4), w.real_dots(addresses, w.at(weights, w.builder.mul(at, dim), 4), dim))
 
@@ -196,10 +209,14 @@ def raise_reals(typingctx, best, at, weights, tokens, first, last, dim):
 
 
 @numba.extending.intrinsic
-def products(typingctx, out, width, at, weights, tokens, first, last, dim):
+def products(
+    typingctx: Any, out: Any, width: Any, at: Any, weights: Any, tokens: Any, first: Any, last: Any, dim: Any
+) -> Any:
     """out[token, lane] = the dot product, for tokens first..first + 3 and the 32 lanes from `at` on; `out` is `width` wide."""
 
-    def write(w, out, width, at, weights, tokens, first, last, dim):
+    def write(
+        w: _Writer, out: Any, width: Any, at: Any, weights: Any, tokens: Any, first: Any, last: Any, dim: Any
+    ) -> None:
         where, addresses = w.four(tokens, w.builder.mul(dim, w.n(4)), first, last)
         dots = w.real_dots(addresses, w.at(weights, w.builder.mul(at, dim), 4), dim)
         for t, token in enumerate(where):
@@ -211,14 +228,13 @@ def products(typingctx, out, width, at, weights, tokens, first, last, dim):
 
 
 @numba.extending.intrinsic
-def top_bytes(typingctx, table, width, at, which, first, count):
+def top_bytes(typingctx: Any, table: Any, width: Any, at: Any, which: Any, first: Any, count: Any) -> Any:
     """Σ over the 32 lanes from `at` on of max over `count` (at least 1) entries of `which` of table[entry, lane]; bytes."""
-    from numba.core import cgutils, types
-
+    types, cgutils = numba.core.types, numba.core.cgutils
     size = which.dtype.bitwidth // 8
     unsigned = not which.dtype.signed
 
-    def write(w, table, width, at, which, first, count):
+    def write(w: _Writer, table: Any, width: Any, at: Any, which: Any, first: Any, count: Any) -> Any:
         ir, b = w.ir, w.builder
         lanes, wide = ir.VectorType(w.byte, LANES), ir.VectorType(ir.IntType(16), LANES)
         held = cgutils.alloca_once_value(b, ir.Constant(lanes, [0] * LANES))
@@ -237,13 +253,13 @@ def top_bytes(typingctx, table, width, at, which, first, count):
 
 
 @numba.extending.intrinsic
-def widen(typingctx, halves, first, count, out):
+def widen(typingctx: Any, halves: Any, first: Any, count: Any, out: Any) -> Any:
     """out[i] = the float16 whose bits are halves[first + i], for `count` numbers."""
 
-    def write(w, halves, first, count, out):
-        from numba.core import cgutils
+    def write(w: _Writer, halves: Any, first: Any, count: Any, out: Any) -> None:
+        cgutils = numba.core.cgutils
 
-        def copy(at, kind, half):
+        def copy(at: Any, kind: Any, half: Any) -> None:
             bits = w.load(w.at(halves, w.builder.add(first, at), 2), half, 2)
             w.store(w.builder.fpext(bits, kind), w.at(out, at, 4))
 
@@ -258,7 +274,7 @@ def widen(typingctx, halves, first, count, out):
 
 
 @numba.extending.intrinsic
-def unfold(typingctx, codes, token, width, levels, out, place):
+def unfold(typingctx: Any, codes: Any, token: Any, width: Any, levels: Any, out: Any, place: Any) -> Any:
     """out[place, s × width + b] = levels[the s-th code in codes[token, b]], bytes; as many levels as a code has values.
 
     `levels` is a tuple, of one number where codes are what they stand for: then a token's codes are copied.
@@ -268,20 +284,19 @@ def unfold(typingctx, codes, token, width, levels, out, place):
     def planes(w: Any, bytes_: Any, kind: Any, values: list[Any]) -> list[Any]:
         if bits == 8:
             return [bytes_]
-        many = isinstance(kind, w.ir.VectorType)
-        const = lambda v: w.ir.Constant(kind, [v] * kind.count if many else v)  # noqa: E731
-        made = []
+        made: list[Any] = []
         for first in range(0, 8, bits):
             left = values
             for bit in range(first, first + bits):
-                told = w.builder.icmp_unsigned("!=", w.builder.and_(bytes_, const(1 << bit)), const(0))
+                told = w.builder.icmp_unsigned(
+                    "!=", w.builder.and_(bytes_, w.constant(kind, 1 << bit)), w.constant(kind, 0)
+                )
                 left = [w.builder.select(told, left[i + 1], left[i]) for i in range(0, len(left), 2)]
             made.append(left[0])
         return made
 
-    def write(w, codes, token, width, levels, out, place):
-        from numba.core import cgutils
-
+    def write(w: _Writer, codes: Any, token: Any, width: Any, levels: Any, out: Any, place: Any) -> None:
+        cgutils = numba.core.cgutils
         b = w.builder
         low, to = w.at(codes, token, width), w.at(out, b.mul(place, width), 8 // bits)
         numbers = [b.trunc(b.extract_value(levels, i), w.byte) for i in range(2**bits)] if bits < 8 else []

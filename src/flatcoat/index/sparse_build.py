@@ -8,13 +8,13 @@ from __future__ import annotations
 import numpy as np
 
 from flatcoat.index.sparse_kernels import DENSE, GAPS
-from flatcoat.simd import compiled
+from flatcoat.simd import F32, F64, I16, I32, I64, U8, U16, U32, compiled
 
 FAR = 255  # the farthest that one word of gaps reaches
 
 
 @compiled
-def greatest_weights(terms, weights, most):
+def greatest_weights(terms: I32, weights: F32, most: F32) -> None:
     """Raise `most` [term] to each term's greatest weight."""
     for i in range(len(terms)):
         if weights[i] > most[terms[i]]:
@@ -22,7 +22,7 @@ def greatest_weights(terms, weights, most):
 
 
 @compiled
-def faulty(start, terms, weights, vocab_size, limit, seen):
+def faulty(start: I64, terms: I32, weights: F32, vocab_size: int, limit: float, seen: I64) -> int:
     """The first entry whose weight or term cannot be, or that names a term twice in one row; -1 for none."""
     for row in range(len(start) - 1):
         for i in range(start[row], start[row + 1]):
@@ -35,7 +35,7 @@ def faulty(start, terms, weights, vocab_size, limit, seen):
 
 
 @compiled
-def to_impacts(terms, weights, shifts, impacts):
+def to_impacts(terms: I32, weights: F32, shifts: I16, impacts: U8) -> None:
     """Impact = weight × 2^shift of its term, rounded, at least 1 and at most 255."""
     for i in range(len(terms)):
         scaled = np.floor(np.ldexp(np.float64(weights[i]), shifts[terms[i]]) + 0.5)
@@ -43,7 +43,7 @@ def to_impacts(terms, weights, shifts, impacts):
 
 
 @compiled
-def count_block(start, terms, impacts, low, high, gaps, numbers, tops):
+def count_block(start: I64, terms: I32, impacts: U8, low: int, high: int, gaps: U16, numbers: U16, tops: U8) -> None:
     """Of each term in one block: words if written as gaps, postings, and the greatest impact."""
     last = np.zeros(len(gaps), np.int32)
     for row in range(low, high):
@@ -57,7 +57,9 @@ def count_block(start, terms, impacts, low, high, gaps, numbers, tops):
 
 
 @compiled
-def fill_block(start, terms, impacts, low, high, at, numbers, forms, words, bytes_):
+def fill_block(
+    start: I64, terms: I32, impacts: U8, low: int, high: int, at: I64, numbers: U16, forms: U8, words: U16, bytes_: U8
+) -> None:
     """Write one block's postings, each term's from word `at` [term] on."""
     last = np.zeros(len(at), np.int32)
     done = np.zeros(len(at), np.int32)
@@ -82,7 +84,7 @@ def fill_block(start, terms, impacts, low, high, at, numbers, forms, words, byte
 
 
 @compiled
-def read_segment(words, bytes_, at, length, form, docs, impacts):
+def read_segment(words: U16, bytes_: U8, at: int, length: int, form: int, docs: I32, impacts: U8) -> int:
     """One term's postings in one block: how many."""
     n, doc = 0, 0
     if form == DENSE:
@@ -104,7 +106,9 @@ def read_segment(words, bytes_, at, length, form, docs, impacts):
 
 
 @compiled
-def read_back(words, bytes_, base, lengths, forms, block_size, rows, impacts, terms):
+def read_back(
+    words: U16, bytes_: U8, base: I64, lengths: U16, forms: U8, block_size: int, rows: I32, impacts: U8, terms: I32
+) -> int:
     """All postings by rising term and row: global row within the segment, impact, term."""
     n = 0
     for term in range(len(base) - 1):
@@ -121,7 +125,10 @@ def read_back(words, bytes_, base, lengths, forms, block_size, rows, impacts, te
 
 
 @compiled
-def by_rows(start, rows, terms, values, to_terms, to_values):
+def by_rows(
+    start: I64, rows: I32 | I64 | U32, terms: I32 | U32, values: F32 | F64 | I64 | U8 | U16, to_terms: I32 | U32,
+    to_values: F32 | I64 | U8 | U16,
+) -> None:  # fmt: skip
     """Turn postings by term into entries by row; `start` [row] is moved to each row's end."""
     for i in range(len(rows)):
         at = start[rows[i]]

@@ -10,7 +10,7 @@ from array import array
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -20,6 +20,8 @@ from flatcoat.index.ciff import check_parts, impacts_of
 from flatcoat.representations import Sparse
 
 AT_ONCE = 4096  # items quantised at a time
+GREATEST = 1e300  # of a weight; whole numbers of JSON may be past what a float holds
+TINY, HUGE = 1.2e-38, 3.4e38  # of float32
 
 
 def write_anserini(
@@ -44,18 +46,43 @@ def write_anserini(
 
 
 def _lines(path: Path) -> Iterator[tuple[str, Any]]:
-    number = 0
     try:
-        with path.open(encoding="utf-8") as file:
+        with path.open("rb") as file:
             for number, line in enumerate(file, 1):
                 if line.strip():
-                    yield f"{path}, line {number}", json.loads(line)
-    except FileNotFoundError as error:
-        raise FlatcoatError(f"{path}: no such file") from error
-    except json.JSONDecodeError as error:
-        raise FlatcoatError(f"{path}, line {number}: not valid JSON ({error.msg})") from error
+                    yield (place := f"{path}:{number}"), _value(line, place)
+    except OSError as error:
+        raise FlatcoatError(f"{path}: {'no such file' if not path.exists() else error.strerror}") from error
+
+
+def _value(line: bytes, place: str) -> Any:
+    try:
+        return json.loads(line.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
-        raise FlatcoatError(f"{path}, after line {number}: not valid UTF-8") from error
+        raise FlatcoatError(f"{place}: not valid UTF-8") from error
+    except (ValueError, RecursionError) as error:  # a number of too many digits is a ValueError
+        raise FlatcoatError(f"{place}: not valid JSON ({error})") from error
+
+
+def _weight(token: str, value: Any, scale: float, place: str) -> float:
+    """A token's weight. Raises FlatcoatError where it is no number above 0, or none that float32 holds."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < GREATEST:
+        raise FlatcoatError(f"{place}: token {token[:100]!r} has the weight {value!r:.40}; want a number above 0")
+    if not TINY <= value / scale <= HUGE:
+        raise FlatcoatError(
+            f"{place}: token {token[:100]!r} has the weight {value!r} / {scale:g}, which float32 has not"
+        )
+    return value / scale
+
+
+def _id(value: Any, known: set[str], place: str) -> str:
+    """An item's id, a text or number that no line before had."""
+    if isinstance(value, bool) or not isinstance(value, str | int | float) or value == "":
+        raise FlatcoatError(f"{place}: id {value!r}; want a text")
+    if str(value) in known:
+        raise FlatcoatError(f"{place}: id {value!r} came before; ids are to differ")
+    known.add(str(value))
+    return str(value)
 
 
 def read_anserini(
@@ -67,18 +94,19 @@ def read_anserini(
         FlatcoatError: the file is absent or a line of it is wrong; the message names the line.
     """
     known = {term: number for number, term in enumerate(vocabulary or [])}
-    ids, edges, terms, weights = [], array("q", [0]), array("i"), array("f")
+    edges, terms, weights = array("q", [0]), array("i"), array("f")
+    ids: list[str] = []
+    named: set[str] = set()
     for place, said in _lines(path):
-        if not isinstance(said, dict) or not isinstance(said.get("vector"), dict) or "id" not in said:
+        record = cast("dict[str, Any]", said) if isinstance(said, dict) else {}
+        if not isinstance(record.get("vector"), dict) or "id" not in record:
             raise FlatcoatError(f'{place}: want {{"id": …, "contents": …, "vector": {{token: number}}}}')
-        for token, value in said["vector"].items():
-            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
-                raise FlatcoatError(f"{place}: token {token!r} has the weight {value!r}; want a number above 0")
+        for token, value in cast("dict[str, Any]", record["vector"]).items():
+            weights.append(_weight(token, value, scale, place))
             if vocabulary is not None and token not in known:
-                raise FlatcoatError(f"{place}: token {token!r} is not of the vocabulary given")
+                raise FlatcoatError(f"{place}: token {token[:100]!r} is not of the vocabulary given")
             terms.append(known.setdefault(token, len(known)))
-            weights.append(value / scale)
-        ids.append(str(said["id"]))
+        ids.append(_id(record["id"], named, place))
         edges.append(len(terms))
     arrays = np.array(edges, np.int64), np.array(terms, np.int32), np.array(weights, np.float32)
     return Sparse(*arrays, len(known)), ids, list(known)

@@ -13,19 +13,21 @@ A block's scores are 32-bit integers that stay in the first-level cache while ev
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
-from flatcoat.simd import compiled
+from flatcoat.simd import F32, F64, I16, I32, I64, U8, U16, U32, U64, compiled
 
 BLOCK = 8192
 CHUNK = 128
 NUMBERS, GAPS, DENSE = 0, 1, 2
 LOW32 = np.uint64(0xFFFFFFFF)
-U0, U8, U32, U255 = np.uint64(0), np.uint64(8), np.uint64(32), np.uint64(255)
+U0, BYTE, WORD, U255 = np.uint64(0), np.uint64(8), np.uint64(32), np.uint64(255)
 
 
 @compiled
-def offer(keys, size, key):
+def offer(keys: U64, size: int, key: np.uint64) -> int:
     """Put a key into a heap of the greatest; returns how many it holds now. keys[0] is the least."""
     if size < len(keys):
         i = size
@@ -52,7 +54,7 @@ def offer(keys, size, key):
 
 
 @compiled
-def add_postings(totals, words, bytes_, at, length, form, weight):
+def add_postings(totals: U32, words: U16, bytes_: U8, at: int, length: int, form: int, weight: np.uint32) -> None:
     """Add one term's postings of one block to the block's totals."""
     if form == DENSE:
         impacts = bytes_[2 * at : 2 * (at + length)]
@@ -63,7 +65,7 @@ def add_postings(totals, words, bytes_, at, length, form, weight):
         for i in range(at, at + length):
             word = np.uint64(words[np.uint64(i)])
             doc += word & U255
-            totals[doc] += weight * np.uint32(word >> U8)
+            totals[doc] += weight * np.uint32(word >> BYTE)
     else:
         n = 2 * length // 3
         impacts = bytes_[2 * (at + n) : 2 * (at + n) + n]
@@ -73,7 +75,7 @@ def add_postings(totals, words, bytes_, at, length, form, weight):
 
 
 @compiled
-def greatest(totals):
+def greatest(totals: U32) -> np.uint32:
     """The greatest total. A plain comparison: this shape becomes vector instructions."""
     best = np.uint32(0)
     for i in range(len(totals)):
@@ -83,22 +85,24 @@ def greatest(totals):
 
 
 @compiled
-def gather(totals, first, last, dead, keys, size):
+def gather(totals: U32, first: int, last: int, dead: U8, keys: U64, size: int) -> int:
     """Offer each total above the k-th so far, `last` being the segment's documents from `first` on."""
-    least = np.uint32(keys[0] >> U32) if size == len(keys) else np.uint32(0)
+    least = np.uint32(keys[0] >> WORD) if size == len(keys) else np.uint32(0)
     for at in range(0, min(last, len(totals)), CHUNK):
         if greatest(totals[at : at + CHUNK]) <= least:
             continue
         for i in range(at, min(at + CHUNK, last)):
             if totals[i] > least and not (len(dead) and dead[first + i]):
-                size = offer(keys, size, np.uint64(totals[i]) << U32 | (LOW32 - np.uint64(first + i)))
+                size = offer(keys, size, np.uint64(totals[i]) << WORD | (LOW32 - np.uint64(first + i)))
                 if size == len(keys):
-                    least = np.uint32(keys[0] >> U32)
+                    least = np.uint32(keys[0] >> WORD)
     return size
 
 
 @compiled
-def add_until(totals, packed, block, terms, weights, at, room):
+def add_until(
+    totals: U32, packed: tuple[U16, U8, I64, U16, U8, U8], block: int, terms: I32, weights: U32, at: I64, room: int
+) -> bool | np.bool_:
     """Add terms to a block until none of its totals can pass `room` any more: whether one has."""
     words, bytes_, _, lengths, tops, forms = packed
     rest, best = np.int64(0), np.int64(0)
@@ -118,7 +122,10 @@ def add_until(totals, packed, block, terms, weights, at, room):
 
 
 @compiled
-def scan(packed, first, count, dead, start, stop, terms, weights, keys, sizes):
+def scan(
+    packed: tuple[U16, U8, I64, U16, U8, U8], first: int, count: int, dead: U8, start: I64, stop: I64, terms: I32,
+    weights: U32, keys: U64, sizes: I64,
+) -> None:  # fmt: skip
     """Every query's best documents of one segment; query q's terms are those from start[q] to stop[q].
 
     `keys` [query, k] are heaps of total << 32 | ~row and `sizes` how full they are. A block is left as soon as no total
@@ -130,7 +137,7 @@ def scan(packed, first, count, dead, start, stop, terms, weights, keys, sizes):
         asked, given, heap, size = terms[start[q] : stop[q]], weights[start[q] : stop[q]], keys[q], sizes[q]
         at = base[asked]
         for block in range(lengths.shape[1]):
-            room = np.int64(heap[0] >> U32) if size == len(heap) else np.int64(0)
+            room = np.int64(heap[0] >> WORD) if size == len(heap) else np.int64(0)
             if add_until(totals, packed, block, asked, given, at, room):
                 low = block * BLOCK
                 size = gather(totals, first + low, count - low, dead, heap, size)
@@ -141,7 +148,9 @@ def scan(packed, first, count, dead, start, stop, terms, weights, keys, sizes):
 
 
 @compiled
-def complete(entries, vocab_size, first, start, terms, weights, keys, sizes):
+def complete(
+    entries: tuple[I64, U16, U8], vocab_size: int, first: int, start: I64, terms: I32, weights: U32, keys: U64, sizes: I64,
+) -> None:  # fmt: skip
     """Score candidates of one segment again, over all of the query's terms; `entries` by row: start, terms, impacts."""
     by_row, entry_terms, entry_impacts = entries
     weight_of = np.zeros(vocab_size, np.uint32)
@@ -154,25 +163,25 @@ def complete(entries, vocab_size, first, start, terms, weights, keys, sizes):
                 total = np.uint32(0)
                 for entry in range(by_row[row], by_row[row + 1]):
                     total += weight_of[entry_terms[entry]] * np.uint32(entry_impacts[entry])
-                keys[q, c] = np.uint64(total) << U32 | (keys[q, c] & LOW32)
+                keys[q, c] = np.uint64(total) << WORD | (keys[q, c] & LOW32)
         for j in range(start[q], start[q + 1]):
             weight_of[terms[j]] = 0
 
 
 @compiled
-def finish(keys, sizes, steps, floats, rows, scores):
+def finish(keys: U64, sizes: I64, steps: F64, floats: bool, rows: I64, scores: F32) -> None:
     """Empty the heaps into `rows` and `scores`, best first; a score that is 0 as a float32 is no match."""
     for query in range(len(keys)):
         found = np.sort(keys[query, : sizes[query]])[::-1]
         for j in range(min(len(found), rows.shape[1])):
-            total = np.uint32(found[j] >> U32)
+            total = np.uint32(found[j] >> WORD)
             score = total.view(np.float32) if floats else np.float32(total * steps[query])
             if score > 0:
                 rows[query, j], scores[query, j] = np.int64(LOW32 - (found[j] & LOW32)), score
 
 
 @compiled
-def choose(terms, weights, reach, kept, share):
+def choose(terms: I32, weights: F32, reach: F64, kept: int, share: float) -> I64:
     """Places of a query's `kept` heaviest terms that some document has, none lighter than `share` of the heaviest."""
     order = np.argsort(-weights, kind="mergesort")[:kept]
     n = 0
@@ -184,7 +193,7 @@ def choose(terms, weights, reach, kept, share):
 
 
 @compiled
-def quantise(scaled, most, room):
+def quantise(scaled: F64, most: F64, room: float) -> Any:
     """Whole numbers (as doubles) and the least power of two that they count in so that Σ number × most < 2 × room."""
     total = (scaled * most).sum()
     step = 2.0 ** np.ceil(np.log2(total / room)) if total > 0 else 1.0
@@ -197,23 +206,9 @@ def quantise(scaled, most, room):
 
 @compiled
 def prepare(
-    start,
-    terms,
-    weights,
-    limit,
-    finest,
-    reach,
-    cheap,
-    kept,
-    share,
-    room,
-    mass,
-    to_start,
-    to_terms,
-    to_ints,
-    steps,
-    stop,
-):
+    start: I64, terms: I32, weights: F32, limit: float, finest: I16, reach: F64, cheap: F64, kept: int, share: float,
+    room: float, mass: float, to_start: I64, to_terms: I32, to_ints: U32, steps: F64, stop: I64,
+) -> int:  # fmt: skip
     """Choose and quantise each query's terms; -1, or the place of a weight that cannot be.
 
     They come by falling contribution × `cheap` [term]; those up to `stop` [query] make `mass` of the contributions.
@@ -242,7 +237,10 @@ def prepare(
 
 
 @compiled
-def scan_plain(base, rows, values, factors, first, count, dead, start, terms, weights, keys, sizes):
+def scan_plain(
+    base: I64, rows: U32, values: F32 | U16, factors: F64, first: int, count: int, dead: U8, start: I64, terms: I32,
+    weights: F64, keys: U64, sizes: I64,
+) -> None:  # fmt: skip
     """Every query's best documents of one segment in doubles: the sum over rising terms of value × factor × weight.
 
     `keys` hold the bits of the score as a float32, which rise as scores above zero do, over ~row.
@@ -263,7 +261,7 @@ def scan_plain(base, rows, values, factors, first, count, dead, start, terms, we
             for i in range(min(BLOCK, count - block)):
                 score = np.float32(totals[i])
                 if score > 0 and not (len(dead) and dead[first + block + i]):
-                    key = np.uint64(score.view(np.uint32)) << U32 | (LOW32 - np.uint64(first + block + i))
+                    key = np.uint64(score.view(np.uint32)) << WORD | (LOW32 - np.uint64(first + block + i))
                     if size < keys.shape[1] or key > keys[query, 0]:
                         size = offer(keys[query], size, key)
             totals[:] = 0

@@ -46,7 +46,9 @@ class PlainSegment:
         return cls.by_term(len(vectors), rows, vectors.terms, values, shifts)
 
     @classmethod
-    def by_term(cls, count: int, rows: np.ndarray, terms: np.ndarray, values: np.ndarray, shifts: np.ndarray):
+    def by_term(
+        cls, count: int, rows: np.ndarray, terms: np.ndarray, values: np.ndarray, shifts: np.ndarray
+    ) -> PlainSegment:
         """Order entries, given by rising row, by term."""
         base = np.concatenate([np.zeros(1, np.int64), np.cumsum(np.bincount(terms, minlength=len(shifts)))])
         numbers, ordered = np.empty(len(rows), np.uint32), np.empty(len(rows), values.dtype)

@@ -15,10 +15,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
+from flatcoat.arrays import read_array
 from flatcoat.errors import FlatcoatError
 from flatcoat.representations import Sparse
 
@@ -98,8 +99,8 @@ class Segment:
         plain = ((numbers.astype(np.uint32) * 3 + 1) // 2).astype(np.uint16)
         full = -(-np.diff(edges) // 2)[:, None]
         costs = [each.sum(0, dtype=np.int64) for each in (plain, gaps)]
-        forms = np.where(costs[1] <= costs[0], search.GAPS, search.NUMBERS)
-        forms = np.where(full.sum() <= ROOMIER * np.minimum(*costs), search.DENSE, forms).astype(np.uint8)
+        cheaper = cast(np.ndarray, np.where(costs[1] <= costs[0], search.GAPS, search.NUMBERS))
+        forms = np.where(full.sum() <= ROOMIER * np.minimum(*costs), search.DENSE, cheaper).astype(np.uint8)
         lengths = np.where(forms == search.DENSE, full, np.where(forms == search.GAPS, gaps, plain)).astype(np.uint16)
         del gaps, plain
         base = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths.sum(0, dtype=np.int64))])
@@ -187,9 +188,9 @@ class Segment:
 def mapped(folder: Path, name: str, parts: Sequence[str]) -> dict[str, np.ndarray]:
     """Open `NAME-PART.npy` files memory-mapped. Raises FlatcoatError where one cannot be read."""
     try:
-        return {p: np.asarray(np.load(folder / f"{name}-{p}.npy", mmap_mode="r", allow_pickle=False)) for p in parts}
-    except (OSError, ValueError, EOFError) as error:
-        raise FlatcoatError(f"{folder}/{name}-*.npy: cannot be read ({error}); build the index again") from error
+        return {p: np.asarray(read_array(folder / f"{name}-{p}.npy")) for p in parts}
+    except FlatcoatError as error:
+        raise FlatcoatError(f"{error}; build the index again") from error
 
 
 def shifts_of(vectors: Sparse) -> np.ndarray:
@@ -208,16 +209,14 @@ def joined(segments: Sequence[Segment], kept: np.ndarray | None, threads: int, f
     used = np.stack([s.shifts for s in segments]).astype(np.int32)
     shifts = np.where(used == UNUSED, 32767, used).min(axis=0)
     shifts = np.where(shifts == 32767, UNUSED, shifts)
-    starts, terms, impacts = [], [], []
+    parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
     for segment in segments:
         start, some, values = segment.by_rows()
         lost = segment.shifts[some] - shifts[some]
         if lost.any():
             values = np.clip(np.floor(np.ldexp(values.astype(np.float64), -lost) + 0.5), 1, 255).astype(np.uint8)
-        starts.append(np.diff(start))
-        terms.append(some)
-        impacts.append(values)
-    counts, all_terms, all_impacts = np.concatenate(starts), np.concatenate(terms), np.concatenate(impacts)
+        parts.append((np.diff(start), some, values))
+    counts, all_terms, all_impacts = (np.concatenate([part[i] for part in parts]) for i in range(3))
     if kept is not None:
         entries = np.repeat(kept, counts)
         counts, all_terms, all_impacts = counts[kept], all_terms[entries], all_impacts[entries]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from flatcoat.simd import compiled
+from flatcoat.simd import I64, U8, U32, compiled
 
 
 @compiled
-def put_number(value, out, at):
+def put_number(value: int, out: U8, at: int) -> int:
     """Write a varint: seven bits a byte, the least first, the eighth bit where more follow. Returns the next place."""
     while value > 127:
         out[at] = (value & 127) | 128
@@ -19,7 +19,7 @@ def put_number(value, out, at):
 
 
 @compiled
-def put_postings(rows, values, out):
+def put_postings(rows: U32, values: I64, out: U8) -> int:
     """Write one list, rows as gaps. Returns its length in bytes."""
     at, last = 0, np.int64(0)
     for i in range(len(rows)):
@@ -35,7 +35,7 @@ def put_postings(rows, values, out):
 
 
 @compiled
-def take_number(data, at, end):
+def take_number(data: U8, at: int, end: int) -> tuple[np.int64, int | np.int64]:
     """Read a varint: value and next place, which is -1 where the bytes end first or are too many."""
     value, shift = np.int64(0), np.int64(0)
     while at < end and shift < 63:
@@ -49,7 +49,7 @@ def take_number(data, at, end):
 
 
 @compiled
-def take_postings(data, at, end, rows, values):
+def take_postings(data: U8, at: int, end: int, rows: I64, values: I64) -> tuple[int, int]:
     """Read postings while they follow one another: how many, and the next place, or ~place of what is malformed."""
     n, last = 0, np.int64(0)
     while at < end and data[at] == 0x22:

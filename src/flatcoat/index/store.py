@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from flatcoat.arrays import read_array, taking_apart
 from flatcoat.errors import FlatcoatError, need
-from flatcoat.files import MANIFEST, atomic_folder, read_json, read_manifest, sha256_of, write_manifest
+from flatcoat.files import MANIFEST, atomic_folder, lines_of, read_json, read_manifest, steady, sum_of, write_manifest
 from flatcoat.index.bm25 import Bm25Index, Bm25Settings
 from flatcoat.index.exact import ExactIndex
 from flatcoat.index.inverted import InvertedIndex, InvertedSettings
@@ -58,8 +59,7 @@ def write_vector_index(
     """Build over a vector folder; `settings` None is exact search."""
     with atomic_folder(path) as folder:
         if settings is not None:
-            faiss: Any = need("faiss", "search")
-            faiss.write_index(build(source.vectors, settings), str(folder / "index.faiss"))
+            _write_faiss(build(source.vectors, settings), folder / "index.faiss")
         if copy:
             shutil.copyfile(source.path / "vectors.npy", folder / "vectors.npy")
         write_ids(folder, list(source.ids))
@@ -73,6 +73,25 @@ def write_vector_index(
         }
         write_manifest(folder, KIND, VERSION, facts)
     return open_index(path)
+
+
+def _write_faiss(index: Any, path: Path) -> None:
+    """Write a faiss index through a file of Python's: faiss's own writes to stderr where a disk is full."""
+    faiss: Any = need("faiss", "search")
+    refused: list[OSError] = []
+    with path.open("wb") as file:
+
+        def write(data: bytes) -> int:
+            try:
+                return file.write(data)
+            except OSError as error:
+                refused.append(error)
+                raise
+
+        try:
+            faiss.write_index(index, faiss.PyCallbackIOWriter(write, 1 << 20))
+        except (RuntimeError, OSError) as error:
+            raise refused[0] if refused else error from None
 
 
 def write_multivector(
@@ -134,18 +153,25 @@ def write_inverted(path: Path, source: SparseFolder, settings: InvertedSettings)
     return open_index(path)
 
 
-def open_index(path: Path, *, verify: bool = False) -> IndexFolder:
-    """Open an index, memory-mapped.
+def open_index(path: Path, *, verify: bool = True, counted: bool = False) -> IndexFolder:
+    """Open an index, memory-mapped; its files are hashed once a process unless `verify` is false.
+
+    `counted` asks an engine how many rows it holds, too.
 
     Raises:
         FlatcoatError: not an index, of another version, damaged, or its vectors were moved or altered.
     """
+    with taking_apart(path):
+        return steady(path, lambda: _opened(path, verify, counted))
+
+
+def _opened(path: Path, verify: bool, counted: bool) -> IndexFolder:
     facts = read_manifest(path, KIND, VERSION, verify=verify)
     if "engine" in facts:
         from flatcoat.index.remote.store import open_remote
 
-        return open_remote(path, verify=verify)
-    ids = (path / "ids.txt").read_text(encoding="utf-8").split("\n")[:-1]
+        return open_remote(path, verify=counted)
+    ids = lines_of(path, "ids.txt", facts)
     if facts["kind"] == "bm25":
         return IndexFolder(path, facts, Bm25Index.load(path), ids)
     if facts["kind"] in SPARSE_KINDS:
@@ -169,7 +195,7 @@ def _multi(path: Path, facts: Mapping[str, Any], verify: bool) -> MaxSimExact | 
     full = None
     if facts["vectors"] is not None or "vectors.npy" in facts["files"]:
         vectors = _vectors(path, facts, verify)
-        start = np.load(path / "start.npy", allow_pickle=False)
+        start = read_array(path / "start.npy", mapped=False)
         if vectors.dtype != TYPES.get(facts["stored"]) or len(start) != facts["items"] + 1 or start[-1] != len(vectors):
             raise FlatcoatError(f"{path}: its vectors do not fit what its manifest says; build the index again")
         full = MultiVector(start, vectors)
@@ -189,13 +215,11 @@ def _vectors(path: Path, facts: Mapping[str, Any], verify: bool) -> np.ndarray:
         if not found:
             raise FlatcoatError(f"{path}: its vectors {link['path']} are gone; index again, or build with --copy")
         file = found[0]
-        if (
-            file.stat().st_size != link["bytes"]
-            or _said_hash(file) != link["sha256"]
-            or (verify and sha256_of(file) != link["sha256"])
-        ):
+        if file.stat().st_size != link["bytes"] or (sum_of(file) if verify else _said_hash(file)) != link["sha256"]:
             raise FlatcoatError(f"{file}: altered since {path} was built from it; index again")
-    vectors = np.load(file, mmap_mode="r", allow_pickle=False)
+    vectors = read_array(file)
+    if link is not None and verify and sum_of(file) != link["sha256"]:  # replaced between the two lines above
+        raise FlatcoatError(f"{file}: encoded anew while {path} was opened; index again")
     wanted = facts.get("tokens", facts["items"]), facts["dim"]
     if vectors.shape != wanted:
         raise FlatcoatError(f"{file}: shape {vectors.shape} where {path} wants {wanted}")

@@ -72,7 +72,7 @@ def _updated(
         index, ids = index.add(add.vectors), ids + list(add.ids)
     if len(index.dead) and index.dead.mean() > COMPACT and not index.dead.all():
         index, kept = index.compacted()
-        ids = [ids[row] for row in kept.tolist()]
+        ids = [ids[int(row)] for row in kept]
     return _write(path, folder, index, ids)
 
 

@@ -20,7 +20,7 @@ from typing import Any, Literal
 import numpy as np
 
 from flatcoat.errors import Misuse, need
-from flatcoat.index.base import TopK, check_dim, check_k
+from flatcoat.index.base import TopK, asked
 from flatcoat.index.exact import ExactIndex
 from flatcoat.representations import Dense
 
@@ -62,7 +62,7 @@ def _factory(settings: VectorSettings, n: int, dim: int) -> str:
 
 
 def build(vectors: np.ndarray, settings: VectorSettings) -> Any:
-    """A faiss index over `vectors` [n, dim]; training rows are drawn with a fixed seed."""
+    """A faiss index over `vectors` [n, dim]; training rows are drawn with a fixed seed. Raises Misuse where there are no vectors."""
     faiss: Any = need("faiss", "search")
     if not len(vectors):
         raise Misuse("an index needs at least one vector")
@@ -102,9 +102,7 @@ class VectorIndex:
 
     def search(self, queries: Dense, k: int) -> TopK:
         """About the k best rows of each query, with exact scores."""
-        check_k(k, len(self), self.where)
-        check_dim(queries.vectors.shape[1], self.vectors.shape[1], self.where)
-        wanted = np.ascontiguousarray(queries.vectors, dtype=np.float32)
+        wanted = asked(queries, k, self.vectors.shape, self.where)
         if self.settings.kind not in COMPRESSED:
             scores, rows = self.index.search(wanted, k, params=self._parameters(k))
             return TopK(rows.astype(np.int64), np.where(rows < 0, np.float32("-inf"), scores))

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
@@ -85,7 +85,8 @@ def mine(
     depth = min(len(index), settings.last + most + (8 if keys is not None else 0))
     for start in track(range(0, size, BLOCK), -(-size // BLOCK), "mine"):
         block = queries[start : start + BLOCK]
-        top = index.search(Dense(np.ascontiguousarray(block)) if isinstance(block, np.ndarray) else block, depth)
+        dense = isinstance(block, np.ndarray)
+        top = index.search(Dense(np.ascontiguousarray(cast(np.ndarray, block))) if dense else block, depth)
         for offset, (rows, scores) in enumerate(zip(top.rows, top.scores, strict=True)):
             query = start + offset
             own = positives[query]
@@ -139,7 +140,7 @@ def _within(scores: np.ndarray, positive: float | None, settings: MineSettings) 
 
 def as_pairs(mined: Mined, query_rows: Iterable[Any]) -> np.ndarray:
     """Mined negatives as int64 [n, 2]: query row, document row."""
-    parts = []
+    parts: list[np.ndarray] = []
     for query, rows in zip(query_rows, mined.rows, strict=True):
         rows = rows[rows >= 0]
         parts.append(np.stack([np.full(len(rows), query), rows], axis=1))

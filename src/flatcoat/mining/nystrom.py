@@ -80,7 +80,8 @@ def _pivots(vectors: np.ndarray, m: int, rng: np.random.Generator) -> np.ndarray
     """The row of the largest residual each time; the first at random of the longest, the rest at random once none is left."""
     residual = (vectors.astype(np.float64) ** 2).sum(1)
     longest = residual.max()
-    basis, rows = np.zeros((0, vectors.shape[1])), []
+    basis = np.zeros((0, vectors.shape[1]))
+    rows: list[int] = []
     pivot = int(rng.choice(np.flatnonzero(residual >= longest * (1 - 1e-6))))
     while len(rows) < m and residual[pivot] > 1e-6 * longest:
         rows.append(pivot)

@@ -6,6 +6,8 @@ each of `WIDTH` dimensions, which keeps inner products up to 1/√WIDTH: Johnson
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import numpy as np
 from jaxtyping import Float32
 
@@ -24,10 +26,10 @@ def dense_reading(made: object) -> Float32[np.ndarray, "text dim"]:
     elif isinstance(made, Dense):
         found = made.vectors
     elif isinstance(made, np.ndarray) and made.ndim == 2:
-        found = made
+        found = cast(Any, made)
     else:
         raise Misuse(f"negatives are drawn by one vector a text; {type(made).__name__} has none")
-    found = np.asarray(found, dtype=np.float32)
+    found = np.asarray(found, dtype=np.float32)  # pyright: ignore[reportUnknownArgumentType]  # any array
     return found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), np.finfo(np.float32).tiny)
 
 

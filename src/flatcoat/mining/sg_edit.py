@@ -6,16 +6,20 @@ positions of lists again, and `measure` what the bounds need. Points are told by
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from flatcoat.mining.sg_kernels import below, dot
-from flatcoat.simd import quick
+from flatcoat.simd import F32, F64, I16, I32, I64, quick
 
 SLACK = np.float32(1e-5)  # of a cosine in single precision: what is on the edge stays
 
 
 @quick
-def lists(order, level, parent, prev, last, levels, parents, first, following):
+def lists(
+    order: I32, level: I16, parent: I32, prev: I32, last: I32, levels: I16, parents: I32, first: I32, following: I32
+) -> None:
     """Positions to lists. What has no position has level -1."""
     levels[:] = -1
     parents[:], first[:], following[:] = -1, -1, -1
@@ -31,7 +35,7 @@ def lists(order, level, parent, prev, last, levels, parents, first, following):
 
 
 @quick
-def hang(kid, p, at, levels, parents, first, following):
+def hang(kid: int, p: int, at: int, levels: I16, parents: I32, first: I32, following: I32) -> None:
     """Hang a point at p at a level."""
     levels[kid], parents[kid] = at, p
     if first[p] < 0 or levels[first[p]] <= at:
@@ -44,7 +48,7 @@ def hang(kid, p, at, levels, parents, first, following):
 
 
 @quick
-def unhang(kid, parents, first, following):
+def unhang(kid: int, parents: I32, first: I32, following: I32) -> None:
     """Take a point, with what hangs at it, from its parent."""
     p = parents[kid]
     if first[p] == kid:
@@ -58,7 +62,9 @@ def unhang(kid, parents, first, following):
 
 
 @quick
-def find(vectors, x, root, most, cosines, levels, first, following):
+def find(
+    vectors: F32, x: int, root: int, most: int, cosines: F32, levels: I16, first: I32, following: I32
+) -> tuple[Any, Any]:
     """Where a point hangs: its parent and its level, as if it came last of all."""
     p, top = root, most
     s = dot(vectors[p], vectors[x])
@@ -84,7 +90,10 @@ def find(vectors, x, root, most, cosines, levels, first, following):
 
 
 @quick
-def insert(vectors, stack, height, root, most, cosines, levels, parents, first, following):
+def insert(
+    vectors: F32, stack: I32, height: int, root: int, most: int, cosines: F32, levels: I16, parents: I32, first: I32,
+    following: I32,
+) -> int:  # fmt: skip
     """Hang the rows of `stack` below a root, each with what hangs at it; what then is too high comes loose and follows. Gives how many."""
     done = 0
     while height:
@@ -107,7 +116,7 @@ def insert(vectors, stack, height, root, most, cosines, levels, parents, first, 
 
 
 @quick
-def _crowded(vectors, own, other, kid, most, following):
+def _crowded(vectors: F32, own: F32, other: int, kid: int, most: float, following: I32) -> bool:
     """Whether a vector is too near to one of the kids from `other` on to before `kid`."""
     while other != kid:
         if dot(vectors[other], own) > most:
@@ -117,7 +126,10 @@ def _crowded(vectors, own, other, kid, most, following):
 
 
 @quick
-def loosen(vectors, order, lo, hi, cosines, levels, parents, first, following, loose):
+def loosen(
+    vectors: F32, order: I32, lo: int, hi: int, cosines: F32, levels: I16, parents: I32, first: I32, following: I32,
+    loose: I32,
+) -> int:  # fmt: skip
     """Take from a tree every kid that its parent no longer covers, or that stands too near to it or to a sibling. Gives how many."""
     count = 0
     for at in range(lo, hi):
@@ -151,7 +163,9 @@ def loosen(vectors, order, lo, hi, cosines, levels, parents, first, following, l
 
 
 @quick
-def lay(root, levels, first, following, order, level, parent, size, lo):
+def lay(
+    root: int, levels: I16, first: I32, following: I32, order: I32, level: I16, parent: I32, size: I32, lo: int
+) -> int:
     """Lists to positions from `lo` on, depth first, the lowest level first. Gives where the tree ends."""
     stack = np.empty((64, 2), np.int64)
     stack[0] = root, -1
@@ -176,7 +190,9 @@ def lay(root, levels, first, following, order, level, parent, size, lo):
 
 
 @quick
-def farthest(vectors, order, level, parent, prev, last, reach, lo, hi):
+def farthest(
+    vectors: F32, order: I32, level: I16, parent: I32, prev: I32, last: I32, reach: F32, lo: int, hi: int
+) -> None:
     """`reach` of a tree as it lies, exactly: each point against all that it hangs below."""
     reach[lo:hi] = 1
     for place in range(lo + 1, hi):
@@ -205,7 +221,7 @@ def farthest(vectors, order, level, parent, prev, last, reach, lo, hi):
 
 
 @quick
-def uncovered(vectors, order, level, parent, cosines, lo, hi):
+def uncovered(vectors: F32, order: I32, level: I16, parent: I32, cosines: F32, lo: int, hi: int) -> int:
     """How many points of a tree as it lies their parents no longer cover."""
     count = 0
     for place in range(lo + 1, hi):
@@ -216,7 +232,7 @@ def uncovered(vectors, order, level, parent, cosines, lo, hi):
 
 
 @quick
-def nearest(vectors, order, level, parent, prev, gap, lo, hi):
+def nearest(vectors: F32, order: I32, level: I16, parent: I32, prev: I32, gap: F32, lo: int, hi: int) -> None:
     """`gap` of a tree as it lies, exactly: each kid against its parent and the siblings of its level before it."""
     gap[lo] = 1
     for c in range(lo + 1, hi):
@@ -229,7 +245,7 @@ def nearest(vectors, order, level, parent, prev, gap, lo, hi):
 
 
 @quick
-def farthest_kids(vectors, order, level, parent, prev, last, widest, lo, hi):
+def farthest_kids(vectors: F32, order: I32, level: I16, prev: I32, last: I32, widest: F32, lo: int, hi: int) -> None:
     """`widest[c]`: the least cosine between c's parent and its kids of c's level."""
     for p in range(lo, hi):
         c = last[p]
@@ -244,12 +260,14 @@ def farthest_kids(vectors, order, level, parent, prev, last, widest, lo, hi):
 
 
 @quick
-def _apart(cosine):
+def _apart(cosine: float) -> float:
     return np.sqrt(max(0.0, 2.0 - 2.0 * cosine))
 
 
 @quick
-def broken(level, prev, last, size, widest, gap, radii, drift, lo, hi):
+def broken(
+    level: I16, prev: I32, last: I32, size: I32, widest: F32, gap: F32, radii: F64, drift: float, lo: int, hi: int
+) -> I64:
     """The stretches of a tree that fail a test of Algorithm 3, the highest of each branch: begin, end, highest level of its kids."""
     found = np.empty((64, 3), np.int64)
     stack = np.empty(64, np.int64)
@@ -286,7 +304,7 @@ def broken(level, prev, last, size, widest, gap, radii, drift, lo, hi):
 
 
 @quick
-def widen(vectors, order, level, parent, size, cosines, found):
+def widen(vectors: F32, order: I32, level: I16, parent: I32, size: I32, cosines: F32, found: I64) -> None:
     """Stretches to be built anew, each as much wider as it takes for its point to cover all of it, so that none has to leave.
 
     A point covers what hangs at it if all is within the radius of the level it is built below: that of its next kid, or its own.

@@ -43,7 +43,7 @@ class _Lists:
         self.levels = np.empty(rows, np.int16)
         self.parents, self.first, self.following = (np.empty(rows, np.int32) for _ in range(3))
         lists(a.order, a.level, a.parent, a.prev, a.last, self.levels, self.parents, self.first, self.following)
-        self.roots = a.order[a.roots].tolist()
+        self.roots: list[int] = a.order[a.roots].tolist()
 
     @property
     def every(self) -> tuple[np.ndarray, ...]:
@@ -71,7 +71,7 @@ def _lay(tree: SGTree, lists: _Lists, count: int) -> None:
         )  # fmt: skip
     arrays.roots[:] = sizes[:-1]
     tree.arrays = arrays
-    tree._chain()
+    tree.link()
     measure(tree)
 
 
@@ -85,7 +85,7 @@ def measure(tree: SGTree) -> None:
         farthest(tree.vectors, a.order, a.level, a.parent, a.prev, a.last, a.reach, *bounds)
         nearest(tree.vectors, a.order, a.level, a.parent, a.prev, a.gap, *bounds)
 
-    tree._each(one, a.bounds())
+    tree.each(one, a.bounds())
 
 
 def insert(tree: SGTree, rows: np.ndarray) -> None:
@@ -103,7 +103,11 @@ def insert(tree: SGTree, rows: np.ndarray) -> None:
         size, at = sizes[0]
         shares[at].append(own)
         heapreplace(sizes, (size + 1, at))
-    tree._each(lambda at: _hang(tree, lists, np.array(shares[at]), lists.roots[at]), range(len(shares)))
+
+    def one(at: int) -> None:
+        _hang(tree, lists, np.array(shares[at]), lists.roots[at])
+
+    tree.each(one, range(len(shares)))
     _lay(tree, lists, len(a.order) + len(rows))
 
 
@@ -127,7 +131,7 @@ def _take(tree: SGTree, lists: _Lists, own: int) -> None:
     """Take one point out; what hung at it is hung anew."""
     from flatcoat.mining.sg_edit import unhang
 
-    kids = []
+    kids: list[int] = []
     while (kid := int(lists.first[own])) >= 0:
         unhang(kid, lists.parents, lists.first, lists.following)
         kids.append(kid)
@@ -199,7 +203,7 @@ def repair(tree: SGTree, vectors: np.ndarray) -> Followed:
         counts[at] = loosen(vectors, a.order, lo, hi, tree.cosines, *lists.every, loose[lo:hi])
         done[at] = _hang(tree, lists, loose[lo : lo + counts[at]], lists.roots[at])
 
-    tree._each(one, range(len(a.roots)))
+    tree.each(one, range(len(a.roots)))
     _lay(tree, lists, len(tree))
     return Followed(int(done.sum()), len(tree))
 
@@ -220,7 +224,7 @@ def keep(tree: SGTree, vectors: np.ndarray) -> float:
     def one(at: int) -> None:
         lost[at] = uncovered(vectors, a.order, a.level, a.parent, tree.cosines, *a.bounds()[at])
 
-    tree._each(one, range(len(a.roots)))
+    tree.each(one, range(len(a.roots)))
     return float(lost.sum()) / len(tree)
 
 
@@ -235,7 +239,7 @@ def rebuild(tree: SGTree, vectors: np.ndarray, drift: float) -> Followed:
     widest = np.ones(len(tree), np.float32)
 
     def one(bounds: tuple[int, int]) -> np.ndarray:
-        farthest_kids(old, a.order, a.level, a.parent, a.prev, a.last, widest, *bounds)
+        farthest_kids(old, a.order, a.level, a.prev, a.last, widest, *bounds)
         found = broken(a.level, a.prev, a.last, a.size, widest, a.gap, tree.radii, drift, *bounds)
         widen(vectors, a.order, a.level, a.parent, a.size, tree.cosines, found)
         return found
@@ -244,7 +248,7 @@ def rebuild(tree: SGTree, vectors: np.ndarray, drift: float) -> Followed:
         found = _outermost([(lo, hi, most) for part in pool.map(one, a.bounds()) for lo, hi, most in part.tolist()])
     tree.vectors, tree.arrays = vectors, a
     tree.grow(found)
-    tree._chain()
+    tree.link()
     measure(tree)
     return Followed(sum(hi - lo - 1 for lo, hi, _ in found), len(tree))
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from flatcoat.simd import quick
+from flatcoat.simd import F32, I16, I32, I64, quick
 
 
 @quick
-def dot(a, b):
+def dot(a: F32, b: F32) -> np.float32:
     """⟨a, b⟩."""
     total = np.float32(0)
     for d in range(len(a)):
@@ -22,7 +22,7 @@ def dot(a, b):
 
 
 @quick
-def begin(vectors, order, sims, lo, hi):
+def begin(vectors: F32, order: I32, sims: F32, lo: int, hi: int) -> None:
     """Cosines of the points at (lo, hi) to the one at lo."""
     root = vectors[order[lo]]
     for at in range(lo + 1, hi):
@@ -30,7 +30,7 @@ def begin(vectors, order, sims, lo, hi):
 
 
 @quick
-def below(cosine, cosines, most):
+def below(cosine: float, cosines: F32, most: int) -> int:
     """The highest level up to `most` whose radius a point of that cosine is outside of; 0 where there is none."""
     level = most
     while level > 0 and cosine >= cosines[level]:
@@ -39,14 +39,16 @@ def below(cosine, cosines, most):
 
 
 @quick
-def _doubled(kids):
+def _doubled(kids: F32) -> F32:
     wider = np.empty((2 * len(kids), kids.shape[1]), kids.dtype)
     wider[: len(kids)] = kids
     return wider
 
 
 @quick
-def _split(vectors, order, sims, p, end, level, cosines, owner, kids, gap):
+def _split(
+    vectors: F32, order: I32, sims: F32, p: int, end: int, level: int, cosines: F32, owner: I32, kids: F32, gap: F32
+) -> tuple[F32, int]:
     """Members (p, end) of point p each to its nearest cover at a level, a new kid where there is none. Gives kids and their number."""
     count = 0
     for at in range(p + 1, end):
@@ -70,7 +72,9 @@ def _split(vectors, order, sims, p, end, level, cosines, owner, kids, gap):
 
 
 @quick
-def _settle(order, sims, p, end, count, owner, other, others, starts):
+def _settle(
+    order: I32, sims: F32, p: int, end: int, count: int, owner: I32, other: I32, others: F32, starts: I64
+) -> None:
     """Lay members out by owner: p's own first, then each kid with its own. `starts[k]` is where kid k's begin."""
     starts[: count + 2] = 0
     for at in range(p + 1, end):
@@ -88,7 +92,10 @@ def _settle(order, sims, p, end, count, owner, other, others, starts):
 
 
 @quick
-def grow(vectors, order, sims, other, others, owner, level, parent, size, reach, gap, cosines, lo, hi, most):
+def grow(
+    vectors: F32, order: I32, sims: F32, other: I32, others: F32, owner: I32, level: I16, parent: I32, size: I32, reach: F32,
+    gap: F32, cosines: F32, lo: int, hi: int, most: int,
+) -> None:  # fmt: skip
     """Build over positions [lo, hi), whose first is the root; its members hang at levels up to `most`.
 
     `sims` are cosines to the root. `reach[c]` is the least cosine between c's parent and what hangs at it up to c's level; `gap[c]`
@@ -127,7 +134,7 @@ def grow(vectors, order, sims, other, others, owner, level, parent, size, reach,
 
 
 @quick
-def chain(size, parent, prev, last, lo, hi):
+def chain(size: I32, parent: I32, prev: I32, last: I32, lo: int, hi: int) -> None:
     """Each point's last kid, and each kid's sibling before it, -1 for none."""
     for p in range(lo, hi):
         before = -1

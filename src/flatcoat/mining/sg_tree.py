@@ -22,6 +22,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from flatcoat.arrays import read_array
 from flatcoat.errors import Misuse
 from flatcoat.files import atomic_folder, read_manifest, write_manifest
 
@@ -123,7 +124,7 @@ class SGTree:
         bounds = np.linspace(0, len(order), trees + 1).astype(np.int64)
         tree = cls(vectors, Arrays.blank(order, bounds, len(settings.radii()) - 1), settings, threads)
         tree.grow([(int(lo), int(hi), tree.top - 1) for lo, hi in pairwise(bounds)])
-        tree._chain()
+        tree.link()
         return tree
 
     def grow(self, stretches: Iterable[tuple[int, int, int]]) -> None:
@@ -143,15 +144,17 @@ class SGTree:
                 self.cosines, lo, hi, most,
             )  # fmt: skip
 
-        self._each(one, stretches)
+        self.each(one, stretches)
 
-    def _chain(self) -> None:
+    def link(self) -> None:
+        """Set which kid comes before which, from sizes and parents."""
         from flatcoat.mining.sg_kernels import chain
 
         a = self.arrays
-        self._each(lambda b: chain(a.size, a.parent, a.prev, a.last, *b), a.bounds())
+        self.each(lambda b: chain(a.size, a.parent, a.prev, a.last, *b), a.bounds())
 
-    def _each(self, work: Callable[[Any], object], parts: Iterable[Any]) -> None:
+    def each(self, work: Callable[[Any], object], parts: Iterable[Any]) -> None:
+        """Do a work on each part, by this tree's threads."""
         with ThreadPoolExecutor(self.threads) as pool:
             list(pool.map(work, parts))
 
@@ -180,7 +183,7 @@ class SGTree:
     def open(cls, folder: Path) -> SGTree:
         """Open a folder, memory-mapped. Raises FlatcoatError where it is no tree."""
         facts = read_manifest(folder, KIND, VERSION)
-        found = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in (*Arrays.__annotations__, "vectors")}
+        found = {name: read_array(folder / f"{name}.npy") for name in (*Arrays.__annotations__, "vectors")}
         settings = TreeSettings(**{name: facts[name] for name in TreeSettings.__annotations__})
         return cls(found.pop("vectors"), Arrays(**found), settings)
 

@@ -106,7 +106,7 @@ class SimANS:
         """The score of each query's given positive, as of the last refresh."""
         out = np.empty(len(places), dtype=np.float32)
         for i, (place, row) in enumerate(zip(places.tolist(), positives.tolist(), strict=True)):
-            at = np.flatnonzero(self.positives[place] == row)
+            at = np.flatnonzero(self.positives[int(place)] == row)
             if not len(at):
                 raise FlatcoatError(f"document row {row} is no positive of query row {self.queries[place]}")
             out[i] = self.positive_scores[self.start[place] + at[0]]

@@ -9,11 +9,12 @@ from __future__ import annotations
 import numpy as np
 
 from flatcoat.mining.sg_kernels import dot
+from flatcoat.simd import F32, F64, I16, I32, I64, U64
 from flatcoat.simd import compiled as exact
 
 
 @exact
-def roll(state):
+def roll(state: U64) -> float:
     """The next uniform number in [0, 1) of a splitmix64 generator; `state` is uint64 [1]."""
     state[0] += np.uint64(0x9E3779B97F4A7C15)
     z = state[0]
@@ -24,7 +25,7 @@ def roll(state):
 
 
 @exact
-def upper(s, r):
+def upper(s: float, r: float) -> float:
     """The greatest cosine that a member can have."""
     if r >= 1.0:
         return s
@@ -34,7 +35,7 @@ def upper(s, r):
 
 
 @exact
-def lower(s, r):
+def lower(s: float, r: float) -> float:
     """The least cosine that a member can have."""
     if r >= 1.0:
         return s
@@ -44,13 +45,13 @@ def lower(s, r):
 
 
 @exact
-def members(p, c, size):
+def members(p: int, c: int, size: I32) -> int:
     """How many points a cluster has."""
     return 1 if c < 0 else c + size[c] - p
 
 
 @exact
-def _up(keys, items, at):
+def _up(keys: F64, items: I64, at: int) -> None:
     key, item = keys[at], items[at]
     while at > 0 and keys[(at - 1) >> 1] < key:
         keys[at], items[at] = keys[(at - 1) >> 1], items[(at - 1) >> 1]
@@ -59,7 +60,7 @@ def _up(keys, items, at):
 
 
 @exact
-def _down(keys, items, count):
+def _down(keys: F64, items: I64, count: int) -> None:
     key, item = keys[0], items[0]
     at = 0
     while True:
@@ -76,7 +77,9 @@ def _down(keys, items, count):
 
 
 @exact
-def _weigh(at, points, kids, cosines, highs, lows, size, reach, beta):
+def _weigh(
+    at: int, points: I64, kids: I64, cosines: F64, highs: F64, lows: F64, size: I32, reach: F32, beta: float
+) -> tuple[float, float]:
     """Bounds of cluster `at`, and by how much its mass is unknown."""
     c, s = kids[at], cosines[at]
     r = 1.0 if c < 0 else float(reach[c])
@@ -86,7 +89,9 @@ def _weigh(at, points, kids, cosines, highs, lows, size, reach, beta):
 
 
 @exact
-def _priority(at, kids, cosines, level, radii, finest, by_level, mass, low):
+def _priority(
+    at: int, kids: I64, cosines: F64, level: I16, radii: F64, finest: float, by_level: bool, mass: float, low: float
+) -> float:
     """What is opened first: what is least known; by level, the nearest of what is too wide. 0 where nothing is to be gained."""
     if kids[at] < 0:
         return 0.0
@@ -97,9 +102,10 @@ def _priority(at, kids, cosines, level, radii, finest, by_level, mass, low):
 
 @exact
 def frontier(
-    query, beta, gamma, limit, by_level, finest, roots, vectors, order, level, prev, last, size, reach, radii,
-    points, kids, cosines, highs, lows, keys, items,
-):  # fmt: skip
+    query: F32, beta: float, gamma: float, limit: int, by_level: bool, finest: float, roots: I64, vectors: F32, order: I32,
+    level: I16, prev: I32, last: I32, size: I32, reach: F32, radii: F64, points: I64, kids: I64, cosines: F64, highs: F64,
+    lows: F64, keys: F64, items: I64,
+) -> int:  # fmt: skip
     """Open clusters until their masses are known to a factor gamma, or there are `limit` of them. Gives how many there are.
 
     By level, every cluster whose level's radius is above `finest` is opened, the nearest first (Algorithm 2 as it is run).
@@ -141,7 +147,7 @@ def frontier(
 
 
 @exact
-def _pick(running, count, share):
+def _pick(running: F64, count: int, share: float) -> int:
     """The first of the running sums above share × the last."""
     wanted = share * running[count - 1]
     lo, hi = 0, count - 1
@@ -155,7 +161,10 @@ def _pick(running, count, share):
 
 
 @exact
-def dive(query, beta, p, c, s, vectors, order, level, prev, last, size, state, weights, near):
+def dive(
+    query: F32, beta: float, p: int, c: int, s: float, vectors: F32, order: I32, level: I16, prev: I32, last: I32, size: I32,
+    state: U64, weights: F64, near: F64,
+) -> tuple[int, float, float]:  # fmt: skip
     """Down from a cluster to one point, each part chosen by members × exp(β·centre). Gives position, cosine, log probability.
 
     `weights` and `near` are room for the kids of one group.
@@ -187,9 +196,10 @@ def dive(query, beta, p, c, s, vectors, order, level, prev, last, size, state, w
 
 @exact
 def chains(
-    query, beta, length, deep, vectors, order, level, prev, last, size,
-    points, kids, cosines, highs, lows, count, running, weights, near, state, rows, logs, facts,
-):  # fmt: skip
+    query: F32, beta: float, length: int, deep: bool, vectors: F32, order: I32, level: I16, prev: I32, last: I32, size: I32,
+    points: I64, kids: I64, cosines: F64, highs: F64, lows: F64, count: int, running: F64, weights: F64, near: F64, state: U64,
+    rows: I64, logs: F64, facts: F64,
+) -> None:  # fmt: skip
     """Independent Metropolis–Hastings chains, one a negative wanted: rows drawn and the log of their probability.
 
     Proposals are a cluster by members × exp(β·centre), then a member: any, or by a dive. `facts` are the worst density ratio
@@ -239,9 +249,9 @@ def chains(
 
 @exact
 def reject(
-    query, beta, tries, vectors, order, level, prev, last, size, reach,
-    points, kids, cosines, highs, count, running, state, rows, logs, facts,
-):  # fmt: skip
+    query: F32, beta: float, tries: int, vectors: F32, order: I32, level: I16, prev: I32, last: I32, size: I32, reach: F32,
+    points: I64, kids: I64, cosines: F64, highs: F64, count: int, running: F64, state: U64, rows: I64, logs: F64, facts: F64,
+) -> None:  # fmt: skip
     """Exact draws (Algorithm 1): a cluster by members × exp(β·greatest), then down by the parts' own such masses, and anew with what they
     fall short. A draw that has begun `tries` times is given up: row -1. `facts` as `chains`, the third the share of begins that ended well.
     """
@@ -269,7 +279,10 @@ def reject(
 
 
 @exact
-def _descend(query, beta, p, c, s, high, vectors, order, level, prev, last, size, reach, state):
+def _descend(
+    query: F32, beta: float, p: int, c: int, s: float, high: float, vectors: F32, order: I32, level: I16, prev: I32, last: I32,
+    size: I32, reach: F32, state: U64,
+) -> tuple[int, float]:  # fmt: skip
     """Down from a cluster of mass members × exp(β·high) to a point by its own mass; -1 where the mass that is left over was drawn."""
     while c >= 0:
         left = roll(state) * members(p, c, size) * np.exp(beta * (high - 1.0))
@@ -295,7 +308,10 @@ def _descend(query, beta, p, c, s, high, vectors, order, level, prev, last, size
 
 
 @exact
-def hardest(vectors, order, level, prev, last, size, query, length, points, kids, cosines, count, state, rows, values):
+def hardest(
+    vectors: F32, order: I32, size: I32, query: F32, length: int, points: I64, kids: I64, cosines: F64, count: int, state: U64,
+    rows: I64, values: F64,
+) -> int:  # fmt: skip
     """The paper's heuristic: of the clusters nearest to the query their representatives and `length` − 1 members of each, and of those the
     best, each once. Gives how many there are, no more than `rows` holds.
     """
@@ -323,7 +339,7 @@ def hardest(vectors, order, level, prev, last, size, query, length, points, kids
 
 
 @exact
-def _take(rows, logs, facts, own, said, told, all_of_them):
+def _take(rows: I64, logs: F64, facts: F64, own: I64, said: F64, told: F64, all_of_them: bool) -> None:
     """Take over a chain's draws: all, or where there is none."""
     for k in range(len(own)):
         if all_of_them or rows[k] < 0:
@@ -334,9 +350,10 @@ def _take(rows, logs, facts, own, said, told, all_of_them):
 
 @exact
 def draw_block(
-    method, queries, lengths, beta, gamma, limit, by_level, finest, length, deep, tries, seeds, roots, vectors, order, level,
-    prev, last, size, reach, radii, widest, rows, logs, facts,
-):  # fmt: skip
+    method: int, queries: F32, lengths: F64, beta: float, gamma: float, limit: int, by_level: bool, finest: float, length: int,
+    deep: bool, tries: int, seeds: U64, roots: I64, vectors: F32, order: I32, level: I16, prev: I32, last: I32, size: I32,
+    reach: F32, radii: F64, widest: int, rows: I64, logs: F64, facts: F64,
+) -> None:  # fmt: skip
     """Draw for some queries of unit length; `beta` times a query's own length is its inverse temperature. Method 0 is chains, 1
     rejection, 2 the heuristic. `widest` is the most kids that one opening can bring.
     """
@@ -368,11 +385,7 @@ def draw_block(
             )  # fmt: skip
             _take(rows[i], logs[i], facts[i], own, said, told, method == 0)
         if method == 2:
-            taken = hardest(
-                vectors, order, level, prev, last, size, query, length, points, kids, cosines, count, state, rows[i], logs[i]
-            )  # fmt: skip
-            rows[i] = rows[
-                i, np.arange(rows.shape[1]) % taken
-            ]  # where there are fewer targets than places, the best again
+            taken = hardest(vectors, order, size, query, length, points, kids, cosines, count, state, rows[i], logs[i])
+            rows[i] = rows[i, np.arange(rows.shape[1]) % taken]  # where targets are fewer than places, the best again
             logs[i] = -np.log(taken)
             facts[i, 0], facts[i, 1], facts[i, 2], facts[i, 3] = np.inf, count, 1.0, 1.0

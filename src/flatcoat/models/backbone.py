@@ -5,10 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
+from flatcoat.arrays import first_line
 from flatcoat.errors import FlatcoatError
 from flatcoat.files import read_json, write_json
+from flatcoat.models.said import inside, object_of, table, text
+
+PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json", "model.pt", "pytorch_model.pt")
+CONVERT = (
+    "python -c \"import torch, safetensors.torch as s; s.save_file({k: v.clone() for k, v in torch.load('pytorch_model.bin', "
+    "map_location='cpu', weights_only=True).items()}, 'model.safetensors', {'format': 'pt'})\""
+)
 
 
 def load_backbone(folder: Path) -> tuple[nn.Module, Any]:
@@ -29,29 +37,100 @@ def read_pretrained(folder: Path, kind: Any, spare: tuple[str, ...] = ()) -> tup
         FlatcoatError: no weights, weights that the file lacks, or no tokenizer.
     """
     import transformers
-    from safetensors import SafetensorError
 
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    if not (folder / "config.json").is_file():
-        raise FlatcoatError(
-            f"{folder}: no config.json; a model folder has config.json, model.safetensors, tokenizer.json"
-        )
-    if not any(folder.glob("*.safetensors")):
-        raise FlatcoatError(f"{folder}: no .safetensors weights (pickled weights are not read)")
+    check_folder(folder)
     try:
         model, facts = kind.from_pretrained(
-            folder, output_loading_info=True, use_safetensors=True, local_files_only=True
+            folder, output_loading_info=True, use_safetensors=True, local_files_only=True, trust_remote_code=False
         )
-        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise FlatcoatError(f"{folder}: cannot be loaded: {str(error).strip().splitlines()[0]}") from error
+        tokenizer = read_tokenizer(folder)
+    except FlatcoatError:
+        raise
+    except (
+        Exception
+    ) as error:  # transformers and tokenizers raise anything at what they cannot read, bare Exception too
+        raise FlatcoatError(f"{folder}: cannot be loaded ({first_line(error)})") from error
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":  # of tokenizers' Rust; it is no Exception
+            raise
+        raise FlatcoatError(f"{folder}: cannot be loaded ({first_line(error)})") from error
     missing = [key for key in facts["missing_keys"] if not any(name in key for name in (*spare, "position_ids"))]
     if missing:
         raise FlatcoatError(
             f"{folder}: {len(missing)} weights are missing from the file, for example {sorted(missing)[0]}"
         )
     return model.float().train(False), tokenizer
+
+
+def check_folder(folder: Path) -> None:
+    """See that a folder has a configuration and weights that are read, and wants no code of its own.
+
+    Raises:
+        FlatcoatError: one of them is not so; of pickled weights it says how to convert them.
+    """
+    if not (folder / "config.json").is_file():
+        raise FlatcoatError(
+            f"{folder}: no config.json; a model folder has config.json, model.safetensors, tokenizer.json"
+        )
+    if not any(folder.glob("*.safetensors")):
+        pickled = next((name for name in PICKLED if (folder / name).is_file()), None)
+        said = "" if pickled is None else f", only {pickled}; it is pickled, and never read. To convert it: {CONVERT}"
+        raise FlatcoatError(f"{folder}: no .safetensors weights{said}")
+    index = folder / "model.safetensors.index.json"
+    for name in set(table(object_of(index), "weight_map", index).values()):
+        inside(folder, str(name), index)
+    config = folder / "config.json"
+    if not text(object_of(config), "model_type", config):
+        raise FlatcoatError(f"{config}: no model_type: which architecture it is")
+    for named in (config, folder / "tokenizer_config.json"):
+        own = object_of(named).get("auto_map")
+        if own and named == config and not _known(str(object_of(config)["model_type"])):
+            raise FlatcoatError(
+                f"{named}: asks for code of its own (auto_map), which is never run; use a checkpoint of an architecture that "
+                "transformers has"
+            )
+
+
+def _known(model_type: str) -> bool:
+    from transformers import CONFIG_MAPPING
+
+    return model_type in CONFIG_MAPPING
+
+
+def read_tensor(path: Path, name: str, *, may_lack: bool = False) -> Any:
+    """A tensor of a safetensors file; None where it `may_lack` it and does.
+
+    Raises:
+        FlatcoatError: no such file, a damaged one, or no tensor of that name.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise FlatcoatError(f"{path}: no such file (pickled weights are not read)")
+    try:
+        with safe_open(path, "pt") as file:
+            if name in file.keys():  # noqa: SIM118  (not a mapping)
+                return file.get_tensor(name)
+    except (SafetensorError, RuntimeError, ValueError) as error:
+        raise FlatcoatError(f"{path}: cannot be read ({first_line(error)})") from error
+    if may_lack:
+        return None
+    raise FlatcoatError(f"{path}: no {name}")
+
+
+def read_tokenizer(folder: Path) -> Any:
+    """A folder's tokenizer; no code of its own is run. Raises what transformers and tokenizers raise."""
+    import transformers
+
+    return transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+
+
+def has_bias(part: nn.Linear | nn.LayerNorm) -> bool:
+    """Whether a part adds a bias; torch's own annotations say that each does."""
+    bias: Tensor | None = getattr(part, "bias", None)
+    return bias is not None
 
 
 def longest(backbone: nn.Module) -> int | None:

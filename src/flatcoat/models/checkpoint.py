@@ -13,10 +13,13 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from flatcoat.errors import FlatcoatError, Misuse
-from flatcoat.files import atomic_folder, digest, read_json, sha256_of, write_json
+from flatcoat.files import atomic_folder, digest, read_object, sum_of, write_json
 from flatcoat.models.backbone import load_backbone, longest, save_backbone
 from flatcoat.models.dense import DenseModel, Tower, TowerSettings
 from flatcoat.models.pooling import POOLINGS
+from flatcoat.models.said import Module, modules_of, object_of, prompts_of, routes_of
+from flatcoat.models.said import length as said_number
+from flatcoat.models.sealed import MARK, seal
 from flatcoat.models.source import resolve
 
 TYPES = "sentence_transformers.models."
@@ -54,11 +57,13 @@ def load_dense(source: str, overrides: Overrides = Overrides()) -> DenseModel:  
     """
     folder = resolve(source)
     said = describe(folder)
-    extra = read_json(folder / "flatcoat.json") if (folder / "flatcoat.json").is_file() else {}
-    config = folder / "config_sentence_transformers.json"
-    prompts = (read_json(config).get("prompts") if config.is_file() else None) or {}
-    cosine = config.is_file() and read_json(config).get("similarity_fn_name") == "cosine"
-    lengths = (overrides.query_length or extra.get("query_length"), overrides.document_length)
+    extra, config = folder / "flatcoat.json", folder / "config_sentence_transformers.json"
+    prompts = prompts_of(object_of(config), config)
+    cosine = object_of(config).get("similarity_fn_name") == "cosine"
+    lengths = (
+        overrides.query_length or said_number(object_of(extra), "query_length", extra),
+        overrides.document_length,
+    )
     texts = (overrides.query_prompt, overrides.document_prompt)
     towers: list[Tower] = []
     for side, tower_said, length, prompt in zip(("query", "document"), said, lengths, texts, strict=True):
@@ -95,41 +100,36 @@ def fitting(wanted: int | None, said: int | None, backbone: nn.Module) -> int:
 
 
 def describe(folder: Path) -> tuple[Said, Said]:
-    """What a checkpoint says of its query and document towers."""
+    """What a checkpoint says of its query and document towers. Raises FlatcoatError on routes that are not understood."""
     if not (folder / "modules.json").is_file():
         plain = Said(folder, None, False, None)
         return plain, plain
-    modules = read_json(folder / "modules.json")
-    if any(m["type"].endswith(".Router") for m in modules):
-        router = read_json(folder / "router_config.json")
+    modules = modules_of(folder)
+    if any(module.name == "Router" for module in modules):
         if len(modules) > 1:
             raise FlatcoatError(f"{folder}/modules.json: modules after a Router are not supported")
-        routes = router["structure"]
-        if not {"query", "document"} <= set(routes):
-            raise FlatcoatError(f"{folder}/router_config.json: routes {', '.join(routes)}; want query and document")
-        sides = [[(router["types"][name], name) for name in routes[side]] for side in ("query", "document")]
-        return _tower(folder, sides[0]), _tower(folder, sides[1])
-    tower = _tower(folder, [(m["type"], m["path"]) for m in modules])
+        routes = routes_of(folder)
+        return _tower(folder, routes["query"]), _tower(folder, routes["document"])
+    tower = _tower(folder, modules)
     return tower, tower
 
 
-def _tower(folder: Path, modules: list[tuple[str, str]]) -> Said:
+def _tower(folder: Path, modules: list[Module]) -> Said:
     backbone, pooling, normalise = folder, None, False
-    for kind, path in modules:
-        name = kind.rsplit(".", 1)[-1]
-        if name == "Transformer":
-            backbone = folder / path
-        elif name == "Pooling":
-            pooling = _pooling(folder / path / "config.json")
-        elif name == "Normalize":
+    for module in modules:
+        if module.name == "Transformer":
+            backbone = module.folder
+        elif module.name == "Pooling":
+            pooling = _pooling(module.folder / "config.json")
+        elif module.name == "Normalize":
             normalise = True
         else:
-            raise FlatcoatError(f"{folder}: module {kind} is not one of Transformer, Pooling, Normalize, Router")
+            raise FlatcoatError(f"{folder}: module {module.type} is not one of Transformer, Pooling, Normalize, Router")
     return Said(backbone, pooling, normalise, said_length(backbone))
 
 
 def _pooling(path: Path) -> str:
-    config = read_json(path)
+    config = read_object(path)
     if config.get("include_prompt") is False:
         raise FlatcoatError(f"{path}: include_prompt false is not supported")
     if "pooling_mode" in config:
@@ -145,8 +145,8 @@ def said_length(backbone: Path) -> int | None:
     """The length that a model folder's files say, where they do."""
     for name, key in (("sentence_bert_config.json", "max_seq_length"), ("tokenizer_config.json", "model_max_length")):
         path = backbone / name
-        value = read_json(path).get(key) if path.is_file() else None
-        if isinstance(value, int) and 0 < value < 10**6:
+        value = object_of(path).get(key)
+        if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 10**6:
             return value
     return None
 
@@ -155,7 +155,7 @@ def fingerprint(source: str) -> str:
     """One sha256 over a checkpoint's weights and settings: which model this is."""
     folder = resolve(source)
     names = [p for p in sorted(folder.rglob("*")) if p.suffix in (".safetensors", ".json", ".txt") and p.is_file()]
-    return digest({str(p.relative_to(folder)): sha256_of(p) for p in names})
+    return digest({str(p.relative_to(folder)): sum_of(p) for p in names})
 
 
 def save_dense(model: DenseModel, path: Path) -> None:
@@ -173,12 +173,13 @@ def save_dense(model: DenseModel, path: Path) -> None:
             _save_router({"query": query, "document": document}, folder)
             write_json(folder / "flatcoat.json", {"kind": "dense"})
         write_config(folder, "SentenceTransformer", query.settings.prompt, document.settings.prompt)
+        seal(folder)
 
 
 def write_config(folder: Path, kind: str, query: str, document: str) -> None:
     """Write what sentence-transformers wants to know of a whole model: its kind and its prompts."""
     said = {
-        "__version__": {"sentence_transformers": "5.0.0"},
+        "__version__": {"sentence_transformers": "5.0.0", MARK: "1"},
         "model_type": kind,
         "prompts": {"query": query, "document": document},
         "default_prompt_name": None,

@@ -27,6 +27,7 @@ from flatcoat.models.colbert_layouts import (
     describe_late,
     is_late,
 )
+from flatcoat.models.sealed import seal
 from flatcoat.models.source import resolve
 
 DIM = 128  # of a new projection: ColBERT's
@@ -200,6 +201,7 @@ def save_late(model: LateModel, path: Path) -> None:
         write_config(folder, "ColBERT", query.prompt, document.prompt)
         write_json(folder / CONFIG, {**read_json(folder / CONFIG), **_facts(model)})
         write_json(folder / "flatcoat.json", {"kind": "late"})
+        seal(folder)
 
 
 def _facts(model: LateModel) -> dict[str, Any]:

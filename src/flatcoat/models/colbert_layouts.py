@@ -15,10 +15,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from flatcoat.arrays import taking_apart
 from flatcoat.errors import FlatcoatError
-from flatcoat.files import read_json
+from flatcoat.files import read_object
+from flatcoat.models.backbone import read_tensor, read_tokenizer
 from flatcoat.models.checkpoint import prompt_of
 from flatcoat.models.colbert import filling, token_id
+from flatcoat.models.said import length as said_number
+from flatcoat.models.said import modules_of, object_of, prompts_of, table, text, words
 
 PUNCTUATION = tuple(string.punctuation)
 CONFIG, METADATA, WEIGHTS = "config_sentence_transformers.json", "artifact.metadata", "model.safetensors"
@@ -47,18 +51,16 @@ class Said(NamedTuple):
 
 def is_late(folder: Path) -> bool:
     """Whether a model folder holds a late-interaction model."""
-    if (folder / CONFIG).is_file():
-        kind = read_json(folder / CONFIG).get("model_type")
-        if kind in ("ColBERT", "MultiVectorEncoder"):
-            return True
+    if object_of(folder / CONFIG).get("model_type") in ("ColBERT", "MultiVectorEncoder"):
+        return True
     if (folder / "modules.json").is_file():
-        return any(m["type"].endswith(".MultiVectorMask") for m in read_json(folder / "modules.json"))
+        return any(module.name == "MultiVectorMask" for module in modules_of(folder))
     return _is_stanford(folder)
 
 
 def _is_stanford(folder: Path) -> bool:
     config = folder / "config.json"
-    return config.is_file() and "HF_ColBERT" in (read_json(config).get("architectures") or [])
+    return "HF_ColBERT" in words(object_of(config), "architectures", config)
 
 
 def describe_late(folder: Path) -> Said:
@@ -69,7 +71,7 @@ def describe_late(folder: Path) -> Said:
     """
     if not (folder / "modules.json").is_file():
         return _stanford(folder)
-    config = read_json(folder / CONFIG) if (folder / CONFIG).is_file() else {}
+    config = object_of(folder / CONFIG)
     if config.get("similarity_fn_name") == "meanmaxsim":
         raise FlatcoatError(
             f"{folder}/{CONFIG}: similarity meanmaxsim is not supported; Flatcoat's late score is MaxSim"
@@ -82,20 +84,23 @@ def describe_late(folder: Path) -> Said:
         )
     backbone = modules["Transformer"][0]
     heads = modules.get("Dense", [])
-    query, document = _pylate(config) if pylate else _native(backbone, config, modules.get("MultiVectorMask", []))
+    query, document = (
+        _pylate(config, folder / CONFIG)
+        if pylate
+        else _native(backbone, config, folder / CONFIG, modules.get("MultiVectorMask", []))
+    )
     return Said(backbone, _folded([_dense(path) for path in heads]), query, document)
 
 
 def _modules(folder: Path) -> dict[str, list[Path]]:
     """The folders of a model's modules by their kind."""
     found: dict[str, list[Path]] = {}
-    for module in read_json(folder / "modules.json"):
-        name = module["type"].rsplit(".", 1)[-1]
-        if name not in ("Transformer", "Dense", "MultiVectorMask", "Normalize"):
+    for module in modules_of(folder):
+        if module.name not in ("Transformer", "Dense", "MultiVectorMask", "Normalize"):
             raise FlatcoatError(
-                f"{folder}: module {module['type']} is not one of Transformer, Dense, MultiVectorMask, Normalize"
+                f"{folder}: module {module.type} is not one of Transformer, Dense, MultiVectorMask, Normalize"
             )
-        found.setdefault(name, []).append(folder / module["path"])
+        found.setdefault(module.name, []).append(module.folder)
     if "Transformer" not in found:
         raise FlatcoatError(f"{folder}/modules.json: no Transformer")
     return found
@@ -103,18 +108,16 @@ def _modules(folder: Path) -> dict[str, list[Path]]:
 
 def _dense(folder: Path) -> tuple[Tensor, Tensor | None]:
     """Weight and bias of a Dense module; a residual connection is a part of the weight."""
-    from safetensors.torch import load_file
-
-    config = read_json(folder / "config.json")
+    config = read_object(folder / "config.json")
     if not str(config.get("activation_function", "Identity")).endswith("Identity"):
         raise FlatcoatError(f"{folder}: a projection with {config['activation_function']}; Flatcoat has linear ones")
-    if not (folder / WEIGHTS).is_file():
-        raise FlatcoatError(f"{folder}: no {WEIGHTS} (pickled weights are not read)")
-    held = load_file(folder / WEIGHTS)
-    weight = held["linear.weight"].float()
+    weight = read_tensor(folder / WEIGHTS, "linear.weight").float()
+    bias = read_tensor(folder / WEIGHTS, "linear.bias", may_lack=True)
+    if weight.ndim != 2 or (bias is not None and bias.shape != weight.shape[:1]):
+        raise FlatcoatError(f"{folder / WEIGHTS}: linear.weight {list(weight.shape)} and its bias are no linear map")
     if config.get("use_residual"):
-        weight = weight + held.get("residual.weight", torch.eye(len(weight))).float()
-    bias = held.get("linear.bias")
+        residual = read_tensor(folder / WEIGHTS, "residual.weight", may_lack=True)
+        weight = weight + (torch.eye(len(weight)) if residual is None else residual.float())
     return weight, None if bias is None else bias.float()
 
 
@@ -131,73 +134,75 @@ def _folded(parts: Sequence[tuple[Tensor, Tensor | None]]) -> tuple[Tensor, Tens
     return None if same else (weight, bias)
 
 
-def _prompts(config: Mapping[str, Any]) -> tuple[str, str]:
-    prompts = config.get("prompts") or {}
+def _prompts(config: Mapping[str, Any], where: Path) -> tuple[str, str]:
+    prompts = prompts_of(config, where)
     return prompt_of(None, prompts, "query"), prompt_of(None, prompts, "document")
 
 
-def _pylate(config: Mapping[str, Any]) -> tuple[Side, Side]:
+def _pylate(config: Mapping[str, Any], where: Path) -> tuple[Side, Side]:
     """The sides of PyLate's settings, under its defaults; prompts that repeat the prefix do so once."""
-    first, second = config.get("query_prefix"), config.get("document_prefix")
+    first, second = text(config, "query_prefix", where), text(config, "document_prefix", where)
     first, second = "[Q] " if first is None else first, "[D] " if second is None else second
-    prompts = _prompts(config)
-    length = config.get("query_length") or QUERY_LENGTH
+    prompts = _prompts(config, where)
+    length = said_number(config, "query_length", where) or QUERY_LENGTH
     expansion, attend = length, bool(config.get("attend_to_expansion_tokens"))
     if config.get("do_query_expansion") is False:
         expansion, attend = None, False
     elif config.get("query_expansion"):  # sentence-transformers' own key, where the length is no ceiling
-        expansion = int(config["query_expansion"]["length"])
-    skip = config.get("skiplist_words")
-    skip = PUNCTUATION if skip is None else tuple(skip)
+        expansion = _filled(table(config, "query_expansion", where), where)
+    skip = PUNCTUATION if config.get("skiplist_words") is None else tuple(words(config, "skiplist_words", where))
     query = Side(first, prompts[0].removeprefix(first), length, expansion, attend)
-    return query, Side(
-        second, prompts[1].removeprefix(second), config.get("document_length") or DOCUMENT_LENGTH, skip=skip
-    )
+    longest = said_number(config, "document_length", where) or DOCUMENT_LENGTH
+    return query, Side(second, prompts[1].removeprefix(second), longest, skip=skip)
 
 
-def _native(backbone: Path, config: Mapping[str, Any], masks: Sequence[Path]) -> tuple[Side, Side]:
+def _filled(how: Mapping[str, Any], where: Path) -> int:
+    """Where queries are filled up to."""
+    found = said_number(how, "length", where)
+    if found is None:
+        raise FlatcoatError(f"{where}: query_expansion without length; want the tokens that queries are filled up to")
+    return found
+
+
+def _native(backbone: Path, config: Mapping[str, Any], where: Path, masks: Sequence[Path]) -> tuple[Side, Side]:
     """The sides of a MultiVectorEncoder: its Transformer's settings, and its MultiVectorMask's."""
     path = backbone / "sentence_bert_config.json"
-    said = read_json(path) if path.is_file() else {}
-    mask = read_json(masks[-1] / "config.json") if masks else {}
+    said = object_of(path)
+    masked = masks[-1] / "config.json" if masks else path
+    mask = read_object(masked) if masks else {}
     if mask.get("keep_only_token_ids"):
         raise FlatcoatError(f"{masks[-1]}: keep_only_token_ids is not supported")
-    skip, tasks = tuple(mask.get("skiplist_words") or ()), mask.get("skiplist_tasks") or ["document"]
-    length, expansion, attend = said.get("query_length"), None, False
-    if said.get("query_expansion") and masks:
-        how = said["query_expansion"]
-        expansion, attend = int(how["length"]), bool(how.get("attend"))
-        length = expansion if how["strategy"] == "fixed" else length
-        _refuse_token(backbone, how.get("token"))
-    prompts = _prompts(config)
+    skip, tasks = tuple(words(mask, "skiplist_words", masked)), words(mask, "skiplist_tasks", masked) or ["document"]
+    length, expansion, attend = said_number(said, "query_length", path), None, False
+    if (how := table(said, "query_expansion", path)) and masks:
+        expansion, attend = _filled(how, path), bool(how.get("attend"))
+        length = expansion if how.get("strategy") == "fixed" else length
+        _refuse_token(backbone, text(how, "token", path))
+    prompts = _prompts(config, where)
     query = Side("", prompts[0], length, expansion, attend, skip if "query" in tasks else ())
-    return query, Side("", prompts[1], said.get("document_length"), skip=skip if "document" in tasks else ())
+    return query, Side(
+        "", prompts[1], said_number(said, "document_length", path), skip=skip if "document" in tasks else ()
+    )
 
 
 def _refuse_token(backbone: Path, token: str | None) -> None:
     if token is None:
         return
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(backbone, local_files_only=True)
+    with taking_apart(backbone):
+        tokenizer = read_tokenizer(backbone)
     if token_id(tokenizer, token) != filling(tokenizer):
         raise FlatcoatError(f"{backbone}: queries are filled up with {token!r}; Flatcoat fills with the mask token")
 
 
 def _stanford(folder: Path) -> Said:
-    from safetensors import safe_open
-
-    said = read_json(folder / METADATA) if (folder / METADATA).is_file() else {}
+    where = folder / METADATA
+    said = object_of(where)
     if said.get("similarity", "cosine") != "cosine":
         raise FlatcoatError(f"{folder}/{METADATA}: similarity {said['similarity']!r}; Flatcoat has cosine")
-    if not (folder / WEIGHTS).is_file():
-        raise FlatcoatError(f"{folder}: no {WEIGHTS} (pickled weights are not read)")
-    with safe_open(folder / WEIGHTS, "pt") as file:
-        if "linear.weight" not in file.keys():  # noqa: SIM118  (not a mapping)
-            raise FlatcoatError(f"{folder}/{WEIGHTS}: no linear.weight, the projection of a Stanford ColBERT")
-        weight = file.get_tensor("linear.weight").float()
-    length = said.get("query_maxlen") or QUERY_LENGTH
+    weight = read_tensor(folder / WEIGHTS, "linear.weight").float()  # the projection of a Stanford ColBERT
+    length = said_number(said, "query_maxlen", where) or QUERY_LENGTH
     skip = PUNCTUATION if said.get("mask_punctuation", True) else ()
-    query = Side(said.get("query_token_id") or "[unused0]", "", length, length, bool(said.get("attend_to_mask_tokens")))
-    document = Side(said.get("doc_token_id") or "[unused1]", "", said.get("doc_maxlen") or DOCUMENT_LENGTH, skip=skip)
+    first, second = (text(said, name, where) for name in ("query_token_id", "doc_token_id"))
+    query = Side(first or "[unused0]", "", length, length, bool(said.get("attend_to_mask_tokens")))
+    document = Side(second or "[unused1]", "", said_number(said, "doc_maxlen", where) or DOCUMENT_LENGTH, skip=skip)
     return Said(folder, (weight, None), query, document)

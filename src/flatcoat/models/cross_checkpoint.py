@@ -17,6 +17,9 @@ from flatcoat.files import atomic_folder, read_json, write_json
 from flatcoat.models.backbone import read_pretrained, save_backbone
 from flatcoat.models.checkpoint import TYPES, fitting, said_length, write_config
 from flatcoat.models.cross import CrossModel, CrossSettings, CrossTower
+from flatcoat.models.said import length as said_number
+from flatcoat.models.said import modules_of, object_of, prompts_of, routes_of, table, text, words
+from flatcoat.models.sealed import seal
 from flatcoat.models.source import resolve
 
 ACTIVATIONS = {"identity": "torch.nn.modules.linear.Identity", "sigmoid": "torch.nn.modules.activation.Sigmoid"}
@@ -41,10 +44,10 @@ class CrossOverrides(NamedTuple):
 def is_cross(folder: Path) -> bool:
     """Whether a model folder holds a cross-encoder (any network that classifies sequences counts as one)."""
     config = folder / "config_sentence_transformers.json"
-    if config.is_file() and "model_type" in (said := read_json(config)):
+    if "model_type" in (said := object_of(config)):
         return said["model_type"] == "CrossEncoder"
-    said = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
-    return any("ForSequenceClassification" in name for name in said.get("architectures") or [])
+    network = folder / "config.json"
+    return any("ForSequenceClassification" in name for name in words(object_of(network), "architectures", network))
 
 
 def load_cross(source: str, overrides: CrossOverrides = CrossOverrides()) -> CrossModel:  # noqa: B008
@@ -63,9 +66,9 @@ def load_cross(source: str, overrides: CrossOverrides = CrossOverrides()) -> Cro
         raise FlatcoatError(f"{folder}: a classifier of {labels} labels; a cross-encoder has one, the score")
     if not head:
         frame_pairs(tokenizer)
-    extra = read_json(folder / "flatcoat.json") if head and (folder / "flatcoat.json").is_file() else {}
+    own = folder / "flatcoat.json"
     length = fitting(overrides.max_length, said_length(network), backbone)
-    asked = overrides.query_length or extra.get("query_length")
+    asked = overrides.query_length or (said_number(object_of(own), "query_length", own) if head else None)
     prompt = (_prompt(folder) if head else "") if overrides.prompt is None else overrides.prompt
     settings = CrossSettings(length, asked, _activation(folder, overrides.activation, head), prompt)
     try:
@@ -79,12 +82,13 @@ class _Ready:
 
     @staticmethod
     def from_pretrained(
-        folder: Path, *, output_loading_info: bool, use_safetensors: bool, local_files_only: bool
-    ) -> Any:
+        folder: Path, *, output_loading_info: bool, use_safetensors: bool, local_files_only: bool, trust_remote_code: bool
+    ) -> Any:  # fmt: skip
         from transformers import AutoModelForSequenceClassification
 
         return AutoModelForSequenceClassification.from_pretrained(
-            folder, output_loading_info=output_loading_info, use_safetensors=use_safetensors, local_files_only=local_files_only
+            folder, output_loading_info=output_loading_info, use_safetensors=use_safetensors, local_files_only=local_files_only,
+            trust_remote_code=trust_remote_code,
         )  # fmt: skip
 
 
@@ -95,8 +99,8 @@ class _Headless:
         self.seed = seed
 
     def from_pretrained(
-        self, folder: Path, *, output_loading_info: bool, use_safetensors: bool, local_files_only: bool
-    ) -> Any:
+        self, folder: Path, *, output_loading_info: bool, use_safetensors: bool, local_files_only: bool, trust_remote_code: bool
+    ) -> Any:  # fmt: skip
         from transformers import AutoModelForSequenceClassification
 
         state = torch.get_rng_state()
@@ -104,7 +108,7 @@ class _Headless:
         try:
             network, facts = AutoModelForSequenceClassification.from_pretrained(
                 folder, num_labels=1, output_loading_info=output_loading_info, use_safetensors=use_safetensors,
-                local_files_only=local_files_only,
+                local_files_only=local_files_only, trust_remote_code=trust_remote_code,
             )  # fmt: skip
         finally:
             torch.set_rng_state(state)
@@ -133,13 +137,13 @@ def _network_folder(folder: Path) -> Path:
     """Where a folder keeps its network; of a router's, the documents'."""
     if not (folder / "modules.json").is_file():
         return folder
-    modules = read_json(folder / "modules.json")
-    if any(module["type"].endswith(".Router") for module in modules):
-        return folder / read_json(folder / "router_config.json")["structure"]["document"][0]
+    modules = modules_of(folder)
+    if any(module.name == "Router" for module in modules):
+        return routes_of(folder)["document"][0].folder
     if is_cross(folder) and len(modules) > 1:
-        kinds = ", ".join(module["type"].rsplit(".", 1)[-1] for module in modules[1:])
+        kinds = ", ".join(module.name for module in modules[1:])
         raise FlatcoatError(f"{folder}: modules behind its network ({kinds}); want a sequence classifier alone")
-    return folder / modules[0]["path"]
+    return modules[0].folder
 
 
 def _activation(folder: Path, given: str | None, head: bool) -> Any:
@@ -157,17 +161,18 @@ def _activation(folder: Path, given: str | None, head: bool) -> Any:
 
 def _said_activation(folder: Path) -> str:
     config = folder / "config_sentence_transformers.json"
-    newer = read_json(config).get("activation_fn") if config.is_file() else None
-    older = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
-    inside = (older.get("sentence_transformers") or {}).get("activation_fn")
-    return newer or inside or older.get("sbert_ce_default_activation_function") or "Sigmoid"
+    newer = text(object_of(config), "activation_fn", config)
+    where = folder / "config.json"
+    older = object_of(where)
+    own = text(table(older, "sentence_transformers", where), "activation_fn", where)
+    return newer or own or text(older, "sbert_ce_default_activation_function", where) or "Sigmoid"
 
 
 def _prompt(folder: Path) -> str:
     """The prompt that sentence-transformers puts before each query unasked."""
     path = folder / "config_sentence_transformers.json"
-    said = read_json(path) if path.is_file() else {}
-    return (said.get("prompts") or {}).get(said.get("default_prompt_name") or "", "") or ""
+    said = object_of(path)
+    return prompts_of(said, path).get(text(said, "default_prompt_name", path) or "", "")
 
 
 def save_cross(model: CrossModel, path: Path) -> None:
@@ -188,3 +193,4 @@ def save_cross(model: CrossModel, path: Path) -> None:
         said = {key: value for key, value in read_json(config).items() if key != "similarity_fn_name"}
         asked = "query" if settings.prompt else None
         write_json(config, {**said, "default_prompt_name": asked, "activation_fn": activation})
+        seal(folder)

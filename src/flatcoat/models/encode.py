@@ -17,6 +17,7 @@ from torch import Tensor
 from flatcoat.models.base import Runtime
 from flatcoat.models.fast.network import quickly
 from flatcoat.models.fast.threads import alone
+from flatcoat.models.memory import in_halves
 from flatcoat.records import Track, silent
 
 WINDOW = 4096
@@ -83,15 +84,17 @@ def each_batch(tower: Reads, rows: list[list[int]], runtime: Runtime, take: Call
     """Hand `take` the positions of each batch of token rows and what the tower makes of them, without gradient.
 
     On a CPU batches go side by side, one a thread of torch's, each on one core: no core waits for another within a
-    batch. Which texts share a batch does not depend on how many threads there are.
+    batch. Which texts share a batch does not depend on how many threads there are. A batch that does not fit into memory is halved.
     """
+
+    def make(batch: list[int]) -> Any:
+        ids, mask = pad([rows[i] for i in batch], tower.pad_id, runtime.device)
+        with runtime.autocast():
+            return tower(ids, mask)
 
     def work(batch: list[int]) -> None:
         with torch.inference_mode():
-            ids, mask = pad([rows[i] for i in batch], tower.pad_id, runtime.device)
-            with runtime.autocast():
-                made = tower(ids, mask)
-            take(batch, made)
+            in_halves(batch, make, take)
 
     lengths, threads = [len(row) for row in rows], torch.get_num_threads()
     limit = min(runtime.tokens, max(SHARE, sum(lengths) // 8)) if runtime.on_cpu else runtime.tokens

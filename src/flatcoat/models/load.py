@@ -56,5 +56,6 @@ def encode_texts(
     label: str = "encode",
 ) -> Any:
     """Vectors [text, dim] of a dense tower, the term weights of a sparse one, the token vectors of a late one."""
-    encode: Any = {Tower: encode_all, LateTower: encode_multi}.get(type(tower), encode_sparse)
+    encoders: dict[type, Any] = {Tower: encode_all, LateTower: encode_multi}
+    encode = encoders.get(type(tower), encode_sparse)
     return encode(tower, texts, runtime, track=track, label=label)

@@ -18,8 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from flatcoat.errors import FlatcoatError, Misuse
-from flatcoat.files import read_json, write_json
-from flatcoat.models.backbone import load_backbone, read_pretrained, save_tokenizer
+from flatcoat.files import write_json
+from flatcoat.models.backbone import has_bias, load_backbone, read_pretrained, save_tokenizer
+from flatcoat.models.said import object_of, words
 
 SHIFT = 8.0  # GELU and ReLU are the identity from here on, to fp32's rounding
 OFF = -1e4  # the bias of an entry that is switched off: finite, for tools that multiply masks, and within fp16
@@ -33,15 +34,15 @@ def _through(states: Tensor) -> Tensor:
 def decoder_of(network: Any) -> nn.Linear:
     """The map from states to the vocabulary. Raises FlatcoatError where there is none with a bias."""
     decoder = network.get_output_embeddings()
-    if not isinstance(decoder, nn.Linear) or decoder.bias is None:
+    if not isinstance(decoder, nn.Linear) or not has_bias(decoder):
         raise FlatcoatError(f"{type(network).__name__}: its head has no linear decoder with a bias")
     return decoder
 
 
 def has_head(folder: Path) -> bool:
     """Whether a folder says that it holds a masked-language model."""
-    said = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
-    return any("MaskedLM" in name for name in said.get("architectures") or [])
+    where = folder / "config.json"
+    return any("MaskedLM" in name for name in words(object_of(where), "architectures", where))
 
 
 def load_mlm(folder: Path) -> tuple[nn.Module, Any]:
@@ -85,19 +86,22 @@ def _with_a_head(folder: Path) -> tuple[nn.Module, Any]:
 
 
 def make_identity(network: Any) -> None:
-    """Set the head's transform to the identity up to layer normalisation, and the decoder's bias to zero."""
+    """Set the head's transform to the identity up to layer normalisation, and the decoder's bias to zero.
+
+    Raises FlatcoatError on a head of another shape.
+    """
     body = {id(part) for part in network.base_model.modules()}
     decoder = decoder_of(network)
     parts = [p for p in network.modules() if id(p) not in body and p is not decoder]
     maps = [p for p in parts if isinstance(p, nn.Linear)]
     norms = [p for p in parts if isinstance(p, nn.LayerNorm)]
-    if len(maps) != 1 or len(norms) != 1 or maps[0].in_features != maps[0].out_features or maps[0].bias is None:
+    if len(maps) != 1 or len(norms) != 1 or maps[0].in_features != maps[0].out_features or not has_bias(maps[0]):
         raise FlatcoatError(f"{type(network).__name__}: a head that is not one map and one normalisation is not known")
     with torch.no_grad():
         maps[0].weight.copy_(torch.eye(maps[0].in_features))
         maps[0].bias.fill_(SHIFT)
         norms[0].weight.fill_(1.0)
-        if norms[0].bias is not None:
+        if has_bias(norms[0]):
             norms[0].bias.zero_()
         decoder.bias.zero_()
 

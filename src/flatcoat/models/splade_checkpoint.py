@@ -11,11 +11,15 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from flatcoat.arrays import taking_apart
 from flatcoat.errors import FlatcoatError, Misuse
-from flatcoat.files import atomic_folder, read_json, write_json
-from flatcoat.models.backbone import save_tokenizer
+from flatcoat.files import atomic_folder, read_object, write_json
+from flatcoat.models.backbone import read_tensor, read_tokenizer, save_tokenizer
 from flatcoat.models.checkpoint import fitting, prompt_of, said_length, write_config, write_router
 from flatcoat.models.mlm import has_head, load_mlm, save_mlm
+from flatcoat.models.said import Module, inside, modules_of, object_of, prompts_of, routes_of, text
+from flatcoat.models.said import length as said_number
+from flatcoat.models.sealed import seal
 from flatcoat.models.source import resolve
 from flatcoat.models.splade import LookupTower, SpladeModel, SpladeSettings, SpladeTower
 
@@ -50,51 +54,45 @@ class Said(NamedTuple):
 def is_sparse(folder: Path) -> bool:
     """Whether a model folder holds a sparse encoder (a plain masked-language model counts as one)."""
     if (folder / "modules.json").is_file():
-        kinds = [m["type"] for m in read_json(folder / "modules.json")]
+        modules = modules_of(folder)
         if (folder / "router_config.json").is_file():
-            kinds += list(read_json(folder / "router_config.json")["types"].values())
-        return any(kind.endswith((".SpladePooling", ".SparseStaticEmbedding")) for kind in kinds)
+            modules += [module for route in routes_of(folder).values() for module in route]
+        return any(module.name in ("SpladePooling", "SparseStaticEmbedding") for module in modules)
     return has_head(folder)
 
 
 def describe_sparse(folder: Path) -> tuple[Said, Said]:
-    """What a checkpoint says of its query and document towers."""
+    """What a checkpoint says of its query and document towers. Raises FlatcoatError on routes that are not understood."""
     if not (folder / "modules.json").is_file():
         document = Said(folder, False, "max", False)
         own = (folder / "query" / "config.json").is_file()
         return (Said(folder / "query", False, "max", False) if own else document), document
-    modules = read_json(folder / "modules.json")
-    if any(m["type"].endswith(".Router") for m in modules):
-        router = read_json(folder / "router_config.json")
-        routes = router["structure"]
-        if not {"query", "document"} <= set(routes):
-            raise FlatcoatError(f"{folder}/router_config.json: routes {', '.join(routes)}; want query and document")
-        query, document = (
-            _tower(folder, [(router["types"][name], name) for name in routes[side]]) for side in ("query", "document")
-        )
-        return query, document
+    modules = modules_of(folder)
+    if any(module.name == "Router" for module in modules):
+        routes = routes_of(folder)
+        return _tower(folder, routes["query"]), _tower(folder, routes["document"])
     if not is_sparse(folder):
-        plain = Said(folder / next(m["path"] for m in modules), False, "max", False)
+        plain = Said(modules[0].folder, False, "max", False)
         return plain, plain
-    tower = _tower(folder, [(m["type"], m["path"]) for m in modules])
+    tower = _tower(folder, modules)
     return tower, tower
 
 
-def _tower(folder: Path, modules: list[tuple[str, str]]) -> Said:
+def _tower(folder: Path, modules: list[Module]) -> Said:
     said = Said(folder, False, "max", False)
-    for kind, path in modules:
-        name = kind.rsplit(".", 1)[-1]
-        if name in ("Transformer", "MLMTransformer"):
-            said = said._replace(folder=folder / path)
-        elif name == "SparseStaticEmbedding":
-            said = said._replace(folder=folder / path, lookup=True)
-        elif name == "SpladePooling":
-            config = read_json(folder / path / "config.json")
+    for module in modules:
+        if module.name in ("Transformer", "MLMTransformer"):
+            said = said._replace(folder=module.folder)
+        elif module.name == "SparseStaticEmbedding":
+            said = said._replace(folder=module.folder, lookup=True)
+        elif module.name == "SpladePooling":
+            where = module.folder / "config.json"
+            config = read_object(where)
             double = config.get("activation_function", "relu") == "log1p_relu"
-            said = said._replace(aggregate=config.get("pooling_strategy", "max"), double_log=double)
+            said = said._replace(aggregate=text(config, "pooling_strategy", where) or "max", double_log=double)
         else:
             raise FlatcoatError(
-                f"{folder}: module {kind} is not one of MLMTransformer, SpladePooling, SparseStaticEmbedding, Router"
+                f"{folder}: module {module.type} is not one of MLMTransformer, SpladePooling, SparseStaticEmbedding, Router"
             )
     return said
 
@@ -108,9 +106,9 @@ def load_splade(source: str, overrides: SparseOverrides = SparseOverrides()) -> 
     """
     folder = resolve(source)
     query, document = describe_sparse(folder)
-    extra = read_json(folder / "flatcoat.json") if (folder / "flatcoat.json").is_file() else {}
-    config = folder / "config_sentence_transformers.json"
-    prompts = (read_json(config).get("prompts") if config.is_file() else None) or {}
+    own, config = folder / "flatcoat.json", folder / "config_sentence_transformers.json"
+    extra = {name: said_number(object_of(own), name, own) for name in ("query_length", "query_terms", "document_terms")}
+    prompts = prompts_of(object_of(config), config)
     backbone, tokenizer = load_mlm(document.folder)
     settings = _settings(document, overrides, backbone, overrides.document_length, overrides.document_terms,
                          extra.get("document_terms"), prompt_of(overrides.document_prompt, prompts, "document"))  # fmt: skip
@@ -155,21 +153,23 @@ def _settings(
 
 
 def _load_lookup(folder: Path, settings: SpladeSettings, dim: int) -> LookupTower:
-    import transformers
-    from safetensors.torch import load_file
-
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    config = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
-    if str(config.get("path", "")).endswith(".json"):
-        weight = torch.zeros(len(tokenizer))
-        named = read_json(folder / config["path"])
-        weight[tokenizer.convert_tokens_to_ids(list(named))] = torch.tensor(list(named.values()), dtype=torch.float32)
-    else:
-        weight = load_file(folder / "model.safetensors")["weight"]
-    if len(weight) > dim:
-        raise FlatcoatError(f"{folder}: {len(weight)} weights for a vocabulary of {dim}")
+    where = folder / "config.json"
+    config = object_of(where)
+    named = text(config, "path", where) or ""
+    with taking_apart(folder):
+        tokenizer = read_tokenizer(folder)
+        weight = _named_weights(inside(folder, named, where), tokenizer) if named.endswith(".json") else read_tensor(
+            folder / "model.safetensors", "weight")  # fmt: skip
+    if weight.ndim != 1 or len(weight) > dim:
+        raise FlatcoatError(f"{folder}: weights {list(weight.shape)} for a vocabulary of {dim}")
     weight = torch.cat([weight, torch.zeros(dim - len(weight))])
     return LookupTower(weight, tokenizer, settings, frozen=bool(config.get("frozen", False)))
+
+
+def _named_weights(path: Path, tokenizer: Any) -> Tensor:
+    weight, named = torch.zeros(len(tokenizer)), read_object(path)
+    weight[tokenizer.convert_tokens_to_ids(list(named))] = torch.tensor(list(named.values()), dtype=torch.float32)
+    return weight
 
 
 def save_splade(model: SpladeModel, path: Path) -> None:
@@ -184,6 +184,7 @@ def save_splade(model: SpladeModel, path: Path) -> None:
             _save_router({"query": query, "document": document}, folder)
         write_json(folder / "flatcoat.json", extra)
         write_config(folder, "SparseEncoder", query.settings.prompt, document.settings.prompt)
+        seal(folder)
 
 
 def _modules(tower: SpladeTower, folder: Path, prefix: str, root: str) -> list[dict[str, Any]]:

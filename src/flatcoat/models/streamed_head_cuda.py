@@ -5,6 +5,10 @@ no logit leaves the chip. Where Triton is not installed, blocks of the vocabular
 `TRITON_INTERPRET=1` runs the kernel on the CPU, which is how it is tested where there is no GPU.
 """
 
+# pyright: reportMissingImports=false, reportUntypedFunctionDecorator=false, reportMissingParameterType=false
+# pyright: reportUnknownParameterType=false
+# Triton comes with torch on some machines only, and reads what a kernel's parameters are annotated with itself.
+
 from __future__ import annotations
 
 import functools

@@ -20,7 +20,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from flatcoat.objectives.total import Evidence, Term
+from flatcoat.objectives.total import Evidence, Term, check_above_zero
 
 
 def contrastive(
@@ -33,8 +33,7 @@ def contrastive(
 
     Raises ValueError where temperature is not above 0.
     """
-    if not temperature > 0:
-        raise ValueError(f"temperature {temperature} is not above 0")
+    check_above_zero("temperature", temperature)
     masked = (scores / temperature).masked_fill(~allowed | scores.isnan(), float("-inf"))
     return cross_entropy(masked.float(), target)
 
@@ -50,8 +49,7 @@ def corrected(
 
     Raises ValueError where temperature is not above 0.
     """
-    if not temperature > 0:
-        raise ValueError(f"temperature {temperature} is not above 0")
+    check_above_zero("temperature", temperature)
     wide = scores.double() / temperature  # probabilities of one in millions
     positive = wide.gather(1, target[:, None])
     drawn = wide.gather(1, own) - log_q - math.log(max(own.shape[1], 1))

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from flatcoat.objectives.total import Term
+from flatcoat.objectives.total import Term, check_above_zero
 
 
 def margin_mse(
@@ -42,8 +42,7 @@ def kl(
 
     Raises ValueError where temperature is not above 0.
     """
-    if not temperature > 0:
-        raise ValueError(f"temperature {temperature} is not above 0")
+    check_above_zero("temperature", temperature)
     known = allowed & teacher.isfinite() & scores.isfinite()
     scores = scores.masked_fill(~known, 0)
     rows = known.sum(1) > 1

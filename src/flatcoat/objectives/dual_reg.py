@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from flatcoat.objectives.total import Term
+from flatcoat.objectives.total import Term, check_above_zero
 
 
 def dual_reg(
@@ -22,8 +22,7 @@ def dual_reg(
 
     Raises ValueError where temperature is not above 0.
     """
-    if not temperature > 0:
-        raise ValueError(f"temperature {temperature} is not above 0")
+    check_above_zero("temperature", temperature)
     known = allowed & scores_one.isfinite() & scores_two.isfinite()
     rows = known.sum(1) > 1
     if not rows.any():

@@ -50,7 +50,7 @@ def df_flops(
 
 
 def df_activation(frequency: Float[Tensor, " v"], alpha: float, beta: float) -> Float[Tensor, " v"]:
-    """a(x): 0 at 0, a half at `alpha`, 1 at 1, the steeper the larger `beta`."""
+    """a(x): 0 at 0, a half at `alpha`, 1 at 1, the steeper the larger `beta`. Raises ValueError where `alpha` is not within 0 and 1."""
     if not 0 < alpha < 1:
         raise ValueError(f"alpha {alpha} is not within 0 and 1")
     grown = frequency.clamp(1e-12, 1).pow(math.log(2) / math.log(alpha)) - 1

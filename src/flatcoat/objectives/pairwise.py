@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from flatcoat.objectives.total import Term
+from flatcoat.objectives.total import Term, check_above_zero
 
 
 def ranknet(
@@ -27,8 +27,7 @@ def hinge(
     scores: Float[Tensor, "q d"], target: Int64[Tensor, " q"], allowed: Bool[Tensor, "q d"], margin: float = 1.0
 ) -> Float[Tensor, ""]:
     """The mean shortfall of margins. Raises ValueError where margin is not above 0."""
-    if not margin > 0:
-        raise ValueError(f"margin {margin} is not above 0")
+    check_above_zero("margin", margin)
     return _mean(torch.relu(margin - _margins(scores, target, allowed)), scores)
 
 

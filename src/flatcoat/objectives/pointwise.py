@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from flatcoat.objectives.total import Term
+from flatcoat.objectives.total import Term, check_above_zero
 
 
 def bce(
@@ -25,8 +25,7 @@ def bce(
 
     Raises ValueError where positive_weight is not above 0.
     """
-    if not positive_weight > 0:
-        raise ValueError(f"positive_weight {positive_weight} is not above 0")
+    check_above_zero("positive_weight", positive_weight)
     known = allowed & scores.isfinite()
     if not known.any():
         return torch.where(known, scores, 0).sum()

@@ -16,6 +16,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from flatcoat.objectives.total import check_above_zero
+
 
 def token_match(
     attention: Float[Tensor, "p m n"],
@@ -30,8 +32,7 @@ def token_match(
     `attention` is zero where a pair has no such token; the content masks say which vectors stand for the text's own tokens.
     Raises ValueError where temperature is not above 0.
     """
-    if not temperature > 0:
-        raise ValueError(f"temperature {temperature} is not above 0")
+    check_above_zero("temperature", temperature)
     teacher = attention.detach().to(queries.dtype)
     asked, own_rows = _left(queries, query_content, teacher.shape[1])
     found, own_columns = _left(documents, document_content, teacher.shape[2])

@@ -1,4 +1,9 @@
-"""Composition is a list: a loss is the weighted sum of named terms over the scores that a batch shows."""
+"""Composition is a list: a loss is the weighted sum of named terms over the scores that a batch shows.
+
+    L(t) = Σ_k λ_k(t) L_k
+
+t is the step, λ_k a number or a function of it.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +12,12 @@ from dataclasses import dataclass, field
 
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
+
+
+def check_above_zero(name: str, value: float) -> None:
+    """Raises ValueError where a number is not above 0."""
+    if not value > 0:
+        raise ValueError(f"{name} {value} is not above 0")
 
 
 @dataclass(frozen=True)
@@ -20,7 +31,7 @@ class Evidence:
     scores: Mapping[str, Float[Tensor, "q d"]]
     target: Int64[Tensor, " q"]
     allowed: Bool[Tensor, "q d"]
-    extra: Mapping[str, Tensor] = field(default_factory=dict)
+    extra: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
 
 
 @dataclass(frozen=True)

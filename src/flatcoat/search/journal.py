@@ -3,7 +3,9 @@
 A record is a head (magic, lengths, CRC-32 of all that follows and of the lengths), a JSON header, and raw arrays. It is on disk
 (fsync) before a write is acknowledged. A file's first record says its format, what it is of, and the sequence number it begins
 behind. What is torn at the end was never acknowledged: readers pass over it, the next writer cuts it off. Damage with good
-records behind it is an error. Writers hold a lock; readers none. A compacted journal is a new file of the old one's name.
+records behind it is an error, and so is any before the end that the file `acknowledged` beside it notes: bytes that clients were
+told of. (That note is not waited for; after a loss of power it may be behind, and then protects less.) Writers hold a lock; readers
+none. A compacted journal is a new file of the old one's name.
 """
 
 from __future__ import annotations
@@ -13,11 +15,12 @@ import json
 import os
 import struct
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from flatcoat.arrays import taking_apart
 from flatcoat.errors import FlatcoatError
 from flatcoat.files import atomic_file, sync
 from flatcoat.representations import Representation
@@ -26,6 +29,7 @@ from flatcoat.search.packing import pack, taken, unpack
 FORMAT, VERSION = "flatcoat-journal", 1
 MAGIC = b"\xf1FCJ"
 HEAD = struct.Struct("<4sIQI")  # magic, bytes of the header, bytes of the arrays, CRC-32
+NOTE = struct.Struct("<QI")  # where the last acknowledged record ends, CRC-32
 CHUNK = 1 << 20
 AT_ONCE = 1 << 30  # bytes that one call of the system reads or writes
 
@@ -55,7 +59,7 @@ class Journal:
 
     def __init__(self, folder: Path, facts: Mapping[str, Any]):
         self.folder, self.facts = folder, dict(facts)
-        self.path = folder / "journal"
+        self.path, self.note = folder / "journal", folder / "acknowledged"
         self.floor = 0  # the sequence number that the file begins behind
         self._file: int | None = None
         self._offset = 0
@@ -83,6 +87,7 @@ class Journal:
         except FileNotFoundError:
             anew = self._file is not None
             self.close()
+            self._must_be_none()
             return anew, iter(())
         anew = self._anew(now)
         if anew:
@@ -103,15 +108,22 @@ class Journal:
 
     def _open(self) -> None:
         self.close()
+        if self.path.is_dir():
+            raise FlatcoatError(f"{self.path}: a folder, not a journal; restore it from a copy")
         self._file = os.open(self.path, os.O_RDONLY)
         found = _frame(self._file, 0, os.fstat(self._file).st_size)
-        said = {} if found is None else json.loads(found[0])
+        with taking_apart(self.path):
+            said = {} if found is None else dict(json.loads(found[0]))
         if said.get("format") != FORMAT or said.get("version") != VERSION:
             self.close()
-            raise FlatcoatError(f"{self.path}: not a {FORMAT} of version {VERSION}; move it away to begin anew")
+            raise FlatcoatError(
+                f"{self.path}: not a {FORMAT} of version {VERSION}; move it and {self.note.name} away to begin anew"
+            )
         if said["facts"] != self.facts:
             self.close()
-            raise FlatcoatError(f"{self.path}: of {said['facts']}, not of {self.facts}; move it away to begin anew")
+            raise FlatcoatError(
+                f"{self.path}: of {said['facts']}, not of {self.facts}; move it and {self.note.name} away to begin anew"
+            )
         assert found is not None
         self.floor = int(said["sequence"])
         self._past(0, found[2])
@@ -132,22 +144,57 @@ class Journal:
                 self._must_be_the_end(now.st_size)
                 return
             self._past(self._offset, found[2])
-            yield _record(*found[:2])
+            with taking_apart(self.path):
+                record = _record(*found[:2])
+            yield record
 
     def _must_be_the_end(self, size: int) -> None:
-        assert self._file is not None
-        if not _good_after(self._file, self._offset, size):
+        if not self._more(size):
             return
         with contextlib.nullcontext() if self._held else self._lock():  # a writer may have been at it meanwhile
-            size = os.fstat(self._file).st_size
-            if _frame(self._file, self._offset, size) is None and _good_after(self._file, self._offset, size):
+            assert self._file is not None
+            mine = os.fstat(self._file)
+            replaced = not self.path.exists() or self.path.stat().st_ino != mine.st_ino
+            if not replaced and _frame(self._file, self._offset, mine.st_size) is None and self._more(mine.st_size):
                 raise FlatcoatError(
                     f"{self.path}: damaged at byte {self._offset}, before its end; restore it from a copy"
                 )
         self._seen = None
 
+    def _more(self, size: int) -> bool:
+        """Whether there should be more than was read."""
+        assert self._file is not None
+        return self._acknowledged() > self._offset or _good_after(self._file, self._offset, size)
+
+    def _acknowledged(self) -> int:
+        """Bytes that clients were told of; 0 where nobody noted it, or the note is torn."""
+        try:
+            data = self.note.read_bytes()
+        except OSError:  # not there, or not to be read
+            return 0
+        end, check = NOTE.unpack(data) if len(data) == NOTE.size else (0, 0)
+        return end if check == zlib.crc32(data[:8]) else 0
+
+    def _acknowledge(self, end: int) -> None:
+        said = struct.pack("<Q", end)
+        with contextlib.suppress(OSError):  # without it a journal is good, and less protected
+            file = os.open(self.note, os.O_WRONLY | os.O_CREAT, 0o666)
+            os.pwrite(file, said + struct.pack("<I", zlib.crc32(said)), 0)
+            os.close(file)
+
+    def _must_be_none(self) -> None:
+        """Refuse to begin anew where there was a journal."""
+        if not self._acknowledged():
+            return
+        with contextlib.nullcontext() if self._held else self._lock():
+            told = self._acknowledged()
+            if told and not self.path.exists():
+                raise FlatcoatError(
+                    f"{self.path}: gone, with {told} bytes; restore it from a copy, or remove {self.note} to begin anew"
+                )
+
     @contextlib.contextmanager
-    def _lock(self) -> Iterator[None]:
+    def _lock(self) -> Generator[None, None, None]:
         import fcntl
 
         _made(self.folder)
@@ -156,12 +203,13 @@ class Journal:
             yield
 
     @contextlib.contextmanager
-    def writing(self) -> Iterator[None]:
+    def writing(self) -> Generator[None, None, None]:
         """Wait for the turn to write. Read all there is (`follow`) before `append`: other processes write too."""
         with self._lock():
             self._held = True
             try:
                 if not self.path.exists():
+                    self._must_be_none()
                     self._begin(0, iter(()))
                 yield
             finally:
@@ -170,11 +218,15 @@ class Journal:
     def _begin(self, sequence: int, frames: Iterator[bytes]) -> None:
         """Put a new file in place, whole."""
         said = {"format": FORMAT, "version": VERSION, "sequence": sequence, "facts": self.facts}
+        self.note.unlink(missing_ok=True)  # of the file before
         with atomic_file(self.path) as partial, partial.open("wb") as file:
             file.write(_framed(json.dumps(said).encode(), b""))
             for frame in frames:
                 file.write(frame)
+            file.flush()
+            end = os.fstat(file.fileno()).st_size
         sync(self.folder)
+        self._acknowledge(end)
 
     def append(self, record: Record) -> None:
         """Write a record and wait until it is on disk; within `writing`, after `follow` was read to its end.
@@ -197,6 +249,7 @@ class Journal:
         finally:
             os.close(file)
         self._past(self._offset, self._offset + len(data))
+        self._acknowledge(self._offset)
 
     def compact(self, known: Callable[[str], bool] = lambda _: True) -> tuple[int, int]:
         """Rewrite the journal without what later records undo; give its bytes before and after. Sequence numbers stay.

@@ -1,5 +1,7 @@
 """One way of finding documents that come and go: a base index that stays as it is, and rows added beside it.
 
+    top_k((base ∪ added) ∖ gone) = best k of top_k(base ∖ gone) and top_k(added ∖ gone)
+
 Rows are numbered through: those of the base, then those added. Which may be answers is a mask over them. A view is immutable:
 adding rows gives another, and who searches the one before never sees half a write. Answers are those of an index that is built
 anew over the rows allowed, equal scores by rising row; for kinds that approximate, of one that loses what the base loses.

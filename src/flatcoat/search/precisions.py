@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -32,7 +32,7 @@ def precisions_of(device: str) -> tuple[Precision, ...]:
 
 
 @contextlib.contextmanager
-def trying(model: Any) -> Iterator[Callable[[Precision], None]]:
+def trying(model: Any) -> Generator[Callable[[Precision], None], None, None]:
     """Give a way to set a model's precision; after it the model is as it was, and holds nothing that was made ready for others."""
     before = model.runtime
 
@@ -54,7 +54,9 @@ def alternate(
     track: Track = silent, clock: Callable[[], float] = time.perf_counter,
 ) -> tuple[dict[Precision, Made], dict[Precision, float]]:  # fmt: skip
     """What each precision makes of `count` texts, and how many a second; `work[precision](n)` makes the first n of them."""
-    steps = [(kind, name) for kind in ("warm", "whole", *["round"] * ROUNDS) for name in work]
+    steps: list[tuple[str, Precision]] = [
+        (kind, name) for kind in ("warm", "whole", *["round"] * ROUNDS) for name in work
+    ]
     made: dict[Precision, Made] = {}
     spent: dict[Precision, list[float]] = {name: [] for name in work}
     part = count

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
@@ -147,7 +147,7 @@ class Retriever:
         self._state = state
 
     @contextlib.contextmanager
-    def _or_anew(self) -> Iterator[None]:
+    def _or_anew(self) -> Generator[None, None, None]:
         """What fails half-way is read again from the journal's beginning."""
         try:
             yield

@@ -1,5 +1,7 @@
 """Whether a sparse model stays alive while it trains, with the cause and the cure where it does not.
 
+    saturation = mean over the heaviest terms j of |{texts i: w_ij > 0}| / n        active = (1/n) Σ_i |{j: w_ij > 0}|
+
 Every few steps, on the documents and queries of the batch: how many terms a text has; *saturation*, the share of texts
 that hold the heaviest term (a term of every text adds the same to every score: no ranking loss removes it); the share of
 all weight on punctuation and stop words; texts without a term; texts whose representations are the same.

@@ -6,7 +6,26 @@ import json
 from pathlib import Path
 from typing import Any
 
-from flatcoat.errors import need
+from flatcoat.errors import FlatcoatError, need
+from flatcoat.files import telling, write_text
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """The lines of a log; a last one that a kill cut off is left out. Raises FlatcoatError at one that was altered."""
+    if not path.is_file():
+        return []
+    lines = path.read_bytes().decode("utf-8", "replace").splitlines(keepends=True)
+    found = []
+    for number, line in enumerate(lines, start=1):
+        if not line.endswith("\n"):
+            break
+        try:
+            said = json.loads(line)
+            int(said["step"])
+        except (ValueError, TypeError, KeyError) as error:
+            raise FlatcoatError(f"{path}:{number}: not a step's line of a log; take the line out") from error
+        found.append(said)
+    return found
 
 
 class Log:
@@ -15,8 +34,8 @@ class Log:
     def __init__(self, folder: Path, done: int, *, tensorboard: bool = False):
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / "log.jsonl"
-        kept = [line for line in self._lines() if json.loads(line)["step"] <= done]
-        self.path.write_text("".join(kept), encoding="utf-8")
+        kept = [line for line in read_log(self.path) if line["step"] <= done]
+        write_text(self.path, "".join(json.dumps(line) + "\n" for line in kept))
         self.file = self.path.open("a", encoding="utf-8")
         self.board: Any = None
         if tensorboard:
@@ -25,16 +44,11 @@ class Log:
 
             self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=done + 1)
 
-    def _lines(self) -> list[str]:
-        if not self.path.is_file():
-            return []
-        whole = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
-        return [line for line in whole if line.endswith("\n")]  # a kill may have cut the last
-
     def write(self, step: int, values: dict[str, Any]) -> None:
         """Note the values of a step."""
-        self.file.write(json.dumps({"step": step, **values}) + "\n")
-        self.file.flush()
+        with telling(self.path):
+            self.file.write(json.dumps({"step": step, **values}) + "\n")
+            self.file.flush()
         if self.board:
             for name, value in values.items():
                 self.board.add_scalar(name, value, step)

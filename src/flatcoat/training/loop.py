@@ -16,6 +16,7 @@ from flatcoat.data.pairs import Pairs, epoch_batches
 from flatcoat.errors import FlatcoatError, Misuse
 from flatcoat.files import remove_folder
 from flatcoat.mining.base import Encode, NegativeSampler, Telling
+from flatcoat.models.memory import is_full
 from flatcoat.objectives.total import Evidence, Term
 from flatcoat.records import Track, silent
 from flatcoat.training.log import Log
@@ -206,19 +207,28 @@ class Training:
         }
 
     def _broken(self, value: float) -> str:
+        cure = "lower training.rate or raise temperature"
+        return f"loss or gradient became {value} at step {self.step + 1}; {cure}; {self._kept()}"
+
+    def _kept(self) -> str:
         last = newest(self.folder / "checkpoints")
-        kept = f"the last good checkpoint is {last}" if last else "no checkpoint was written yet"
-        return (
-            f"loss or gradient became {value} at step {self.step + 1}; lower training.rate or raise temperature; {kept}"
-        )
+        return f"the last good checkpoint is {last}" if last else "no checkpoint was written yet"
 
     def _micro(self, part: int) -> Outcome:
         settings = self.settings
         batch = self.batch(self.step * settings.accumulate + part)
-        return gradient(
-            self.student, batch, self.terms, self.step,
-            processes=self.processes, cached=settings.cached, scale=1.0 / settings.accumulate,
-        )  # fmt: skip
+        try:
+            return gradient(
+                self.student, batch, self.terms, self.step,
+                processes=self.processes, cached=settings.cached, scale=1.0 / settings.accumulate,
+            )  # fmt: skip
+        except (RuntimeError, MemoryError) as error:
+            if not is_full(error):
+                raise
+            smaller = (
+                "runtime.training_batch_tokens" if settings.cached else "training.batch, or set training.cached = true"
+            )
+            raise FlatcoatError(f"out of memory at step {self.step + 1}; lower {smaller}; {self._kept()}") from error
 
     def batch(self, number: int) -> Batch:
         """This process's share of the number-th batch: a pure function of number, seed and the sampler's state."""

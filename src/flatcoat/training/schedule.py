@@ -1,5 +1,9 @@
 """Learning-rate schedules as pure functions: step (from 0) to a share of the peak rate.
 
+    share(t) = (t + 1) / w                          t < w, the warm-up
+    share(t) = floor + (1 − floor) · f(x)           x = (t − w) / (T − w − 1)
+    linear  f(x) = 1 − x        cosine  f(x) = ½ (1 + cos πx)        wsd  f(x) = min(1, (1 − x) / decay)
+
 Warm-up is linear from 1/warm-up to 1, and after it each shape ends at `floor`, which is a share of the peak and not 0
 unless asked: a rate of nothing teaches nothing.
 """

@@ -2,6 +2,8 @@
 
 Vectors first, then the loss on them, then back through the encoders from ∂L/∂vector:
 
+    ∂L/∂θ = Σ_chunks (∂V_chunk/∂θ)ᵀ ∂L/∂V_chunk
+
 * *whole*: each chunk's graph is kept; one forward pass, one backward pass;
 * *cached* (GradCache: Gao et al. 2021, arXiv 2101.06983): vectors are made without graphs, and each chunk runs again
   under the same random state when its gradient is known. Same gradients, memory of one chunk.

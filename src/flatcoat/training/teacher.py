@@ -8,6 +8,7 @@ passage, no model finds it there.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from flatcoat.data.lines import json_lines
 from flatcoat.data.problems import Problems
 from flatcoat.data.store import Collection
 from flatcoat.errors import FlatcoatError
-from flatcoat.files import atomic_file, digest
+from flatcoat.files import atomic_file, digest, telling
 from flatcoat.models.base import Scorer
 from flatcoat.models.encode_sparse import encode_sparse
 from flatcoat.models.load import Model, encode_texts
@@ -78,6 +79,7 @@ class ModelTeacher:
 
 
 RECORD = np.dtype([("query", "<i8"), ("document", "<i8"), ("score", "<f4")])
+MARK = -1  # the query of a record whose document is the CRC-32 of the records since the last such one
 
 
 class PairTeacher:
@@ -92,13 +94,8 @@ class PairTeacher:
             kept = kept.with_stem(f"{kept.stem}-{said[:8]}")
         self.model, self.collection, self.kept, self.scale = model, collection, kept, scale
         self._known: dict[tuple[int, int], float] = {}
-        if kept.is_file():  # a record that was cut off in writing is left out
-            whole = kept.stat().st_size // RECORD.itemsize
-            found = np.fromfile(kept, RECORD, count=whole)
-            if whole * RECORD.itemsize != kept.stat().st_size:
-                with atomic_file(kept) as file:
-                    found.tofile(file)
-            self._known = {(int(q), int(d)): float(s) for q, d, s in found}
+        if kept.is_file():
+            self._known = {(int(q), int(d)): float(s) for q, d, s in _kept(kept) if q != MARK}
 
     def score(self, queries: np.ndarray, documents: np.ndarray, wanted: np.ndarray) -> np.ndarray:
         """Scores [query, document] of what is `wanted`, wherever it stands, `scale` times the model's; not a number elsewhere."""
@@ -123,11 +120,32 @@ class PairTeacher:
         found = [self._shown.get(q, {}).get(d, text) for (q, d), text in zip(pairs, whole, strict=True)]
         scores = self.model.score(list(asked), found)
         self._known.update(zip(pairs, scores.tolist(), strict=True))
-        made = np.empty(len(pairs), RECORD)
-        made["query"], made["document"], made["score"] = rows[:, 0], rows[:, 1], scores
+        made = np.zeros(len(pairs) + 1, RECORD)
+        made["query"][:-1], made["document"][:-1], made["score"][:-1] = rows[:, 0], rows[:, 1], scores
+        made["query"][-1], made["document"][-1] = MARK, zlib.crc32(made[:-1].tobytes())
         self.kept.parent.mkdir(parents=True, exist_ok=True)
-        with self.kept.open("ab") as file:
+        with telling(self.kept), self.kept.open("ab") as file:
             file.write(made.tobytes())
+
+
+def _kept(path: Path) -> np.ndarray:
+    """What a file of scores holds. What was cut off in writing is left out, and taken out of the file.
+
+    Raises:
+        FlatcoatError: a score was altered.
+    """
+    size = path.stat().st_size
+    found = np.fromfile(path, RECORD, count=size // RECORD.itemsize)
+    begin = 0
+    for end in np.flatnonzero(found["query"] == MARK).tolist():
+        if zlib.crc32(found[begin:end].tobytes()) != found["document"][end]:
+            raise FlatcoatError(f"{path}: altered since it was written; remove it, and its pairs are scored again")
+        begin = end + 1
+    found = found[:begin] if begin else found  # files of before there were marks have none
+    if len(found) * RECORD.itemsize != size:
+        with atomic_file(path) as file:
+            file.write_bytes(found.tobytes())
+    return found
 
 
 class Ensemble:

@@ -107,7 +107,7 @@ def as_bytes(vector: np.ndarray) -> str:
 
 
 def dense(made: Representation, encoding: str) -> list[dict[str, Any]]:
-    """One vector a text."""
+    """One vector a text. Raises FlatcoatError where the model gives something else."""
     if not isinstance(made, Dense):
         raise FlatcoatError(f"the dense model gave {type(made).__name__}")
     rows = [as_bytes(row) for row in made.vectors] if encoding == "base64" else made.vectors.tolist()
@@ -115,7 +115,7 @@ def dense(made: Representation, encoding: str) -> list[dict[str, Any]]:
 
 
 def sparse(made: Representation, vocabulary: Sequence[str]) -> list[dict[str, Any]]:
-    """Term weights of each text, heaviest first, equal ones by term number."""
+    """Term weights of each text, heaviest first, equal ones by term number. Raises FlatcoatError where the model gives something else."""
     if not isinstance(made, Sparse):
         raise FlatcoatError(f"the sparse model gave {type(made).__name__}")
     rows = []
@@ -130,7 +130,7 @@ def sparse(made: Representation, vocabulary: Sequence[str]) -> list[dict[str, An
 
 
 def several(made: Representation, encoding: str) -> list[dict[str, Any]]:
-    """Several vectors a text, one a token."""
+    """Several vectors a text, one a token. Raises FlatcoatError where the model gives something else."""
     if not isinstance(made, MultiVector):
         raise FlatcoatError(f"the late-interaction model gave {type(made).__name__}")
     items = [made.item(i).astype(np.float32) for i in range(len(made))]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapping
+from collections.abc import Awaitable, Callable, Generator, Iterable, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -94,7 +94,7 @@ class Guard:
             await answer.refuse(error)
 
     @contextlib.contextmanager
-    def _counted(self, path: str) -> Iterator[None]:
+    def _counted(self, path: str) -> Generator[None, None, None]:
         """One of those that are answered at once, from its first byte until its answer is read. Raises Refused where they are too many."""
         counts = path.startswith(("/v1/", "/rerank"))
         if counts and self.in_flight >= self.gate.limits.max_concurrent:

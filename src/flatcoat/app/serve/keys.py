@@ -57,7 +57,7 @@ def read_keys(path: Path) -> Keys:
         said = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise FlatcoatError(f"{path}: no such file") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError, OSError) as error:
         raise Misuse(f"{path}: not valid TOML ({error})") from error
     odd = sorted(set(said) - {"read", "write"})
     if odd:

@@ -166,7 +166,7 @@ def top_of(found: Found, k: int) -> TopK:
 
 def fused_slowly(legs: Sequence[Found], weights: Sequence[float], k: int) -> Found:
     """Reciprocal rank over answers that are at hand: Σ weight / (60 + rank), ranks from 1. The twin of `Engine.fused`."""
-    fused = []
+    fused: Found = []
     for answers in zip(*legs, strict=True):
         total: dict[int, float] = {}
         for pairs, weight in zip(answers, weights, strict=True):

@@ -48,6 +48,8 @@ class RemoteIndex:
         """Several fields' answers, `depth` deep each, in one ranking by reciprocal rank, as search/fuse.py has it.
 
         The engine fuses them; with `weights`, for which engines have formulas of their own, its answers are fused here.
+
+        Raises Misuse where no field is asked, or not the same number of queries of each.
         """
         check_k(k, len(self), self.where)
         if not queries or len({len(asked) for asked in queries.values()}) != 1:
@@ -77,7 +79,7 @@ class RemoteIndex:
         field = self.fields.get(name)
         if field is None:
             raise Misuse(f"{self.where}: no field {name!r}; it has {', '.join(self.fields)}")
-        if not isinstance(queries, TYPES[field.kind]):
+        if not isinstance(queries, TYPES[field.kind]):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise Misuse(f"{self.where}: {name} holds {field.kind} vectors, the queries are {type(queries).__name__}")
         width = int(field.width or 0)
         if isinstance(queries, Sparse):

@@ -10,9 +10,9 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -223,8 +223,8 @@ def _params(leg: Leg, settings: RemoteSettings) -> dict[str, Any]:
 
 
 def _asked(leg: Leg, i: int) -> Any:
-    values = lists_of(leg.queries, i)
-    return dict(zip(*values, strict=True)) if isinstance(values, tuple) else values
+    values: Any = lists_of(leg.queries, i)
+    return dict(zip(*cast("tuple[Any, Any]", values), strict=True)) if isinstance(values, tuple) else values
 
 
 def _given(vectors: Any, i: int) -> Any:
@@ -246,11 +246,15 @@ def facets(metadata: Mapping[str, Any]) -> dict[str, Any]:
     has: list[str] = []
     bounds: dict[str, Any] = {}
     for field, held in metadata.items():
-        items = held if isinstance(held, list) else [held]
+        items = cast("list[Any]", held) if isinstance(held, list) else [held]
         if held is not None and items:
             has.append(_token(field))
         has += [_token(field, item) for item in items if isinstance(item, str | int | float)]
-        for kind, some in (("n", [i for i in items if is_number(i)]), ("s", [i for i in items if isinstance(i, str)])):
+        each: dict[str, list[Any]] = {
+            "n": [i for i in items if is_number(i)],
+            "s": [i for i in items if isinstance(i, str)],
+        }
+        for kind, some in each.items():
             if some:
                 has += [_token(field, None, kind), *([_token(field, None, kind, "several")] * (len(some) > 1))]
                 bounds |= {f"most {kind} {field}": max(some), f"least {kind} {field}": min(some)}
@@ -312,7 +316,7 @@ def _literal(value: str | int | float) -> str:
 
 
 @contextlib.contextmanager
-def _talking(address: Address) -> Iterator[None]:
+def _talking(address: Address) -> Generator[None, None, None]:
     """What goes wrong while talking to the engine, in one line without secrets; the library's own logging of it is held back."""
     library: Any = need("pymilvus", "engines")
     rpc: Any = need("grpc", "engines")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -77,10 +77,10 @@ class PostgresEngine:
         if not columns:
             return None
         said = ((name, re.fullmatch(r"(?:\w+\.)?(vector|sparsevec)\((\d+)\)(\[\])?", kind)) for name, kind in columns)
-        return {name: Field(TYPES[f"{m[1]}{m[3] or ''}"], int(m[2])) for name, m in said if m and name not in OWN}  # pyright: ignore
+        return {name: Field(TYPES[f"{m[1]}{m[3] or ''}"], int(m[2])) for name, m in said if m and name not in OWN}  # pyright: ignore[reportArgumentType]
 
     def create(self, fields: Mapping[str, Field], settings: RemoteSettings) -> None:
-        """Make the table."""
+        """Make the table. Raises Misuse where a field is wider than pgvector holds, or shards or replicas are asked for."""
         if settings.shards or settings.replicas:
             raise Misuse(
                 "postgresql: shards and replicas are the server's own (Citus, streaming replication); leave them out"
@@ -165,7 +165,7 @@ class PostgresEngine:
         return found
 
     @contextlib.contextmanager
-    def _set(self, settings: RemoteSettings) -> Iterator[None]:
+    def _set(self, settings: RemoteSettings) -> Generator[None, None, None]:
         """A transaction in which the graph is searched as the settings say, or not at all."""
         with _talking(self.address), self.connection.transaction():
             if settings.kind == "hnsw":
@@ -301,7 +301,8 @@ def _has(condition: Has) -> tuple[str, Params]:
         held = "coalesce(metadata -> %s, 'null'::jsonb) NOT IN ('null'::jsonb, '[]'::jsonb)"
         return held, [condition.field]
     tests = (("eq", condition.value),) if condition.operator == "eq" else condition.value
-    kind = {str: "string", bool: "boolean"}.get(type(tests[0][1]), "number")
+    first = tests[0][1]
+    kind = "string" if isinstance(first, str) else "boolean" if isinstance(first, bool) else "number"
     wanted = " && ".join(f"@ {OPERATORS[name]} $v{i}" for i, (name, _) in enumerate(tests))
     path = f'$.{json.dumps(condition.field)} ? (@.type() == "{kind}" && {wanted})'
     values = json.dumps({f"v{i}": value for i, (_, value) in enumerate(tests)})
@@ -309,7 +310,7 @@ def _has(condition: Has) -> tuple[str, Params]:
 
 
 @contextlib.contextmanager
-def _talking(address: Address, wanted: str = "") -> Iterator[None]:
+def _talking(address: Address, wanted: str = "") -> Generator[None, None, None]:
     """What goes wrong while talking to the engine, in one line without secrets."""
     errors: Any = need("psycopg", "engines").errors
     try:

@@ -11,13 +11,13 @@ from __future__ import annotations
 import contextlib
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Generator, Mapping, Sequence
+from typing import Any, cast
 
 import numpy as np
 
 from flatcoat.errors import FlatcoatError, Misuse, need
-from flatcoat.index.filters import All, Condition, Has, Not, Some
+from flatcoat.index.filters import All, Condition, Has, Not
 from flatcoat.index.remote.address import MEMORY, Address
 from flatcoat.index.remote.base import (
     FUSE_K,
@@ -71,12 +71,13 @@ class QdrantEngine:
         with _talking(self.address):
             if not self.client.collection_exists(self.name):
                 return None
-            said = self.client.get_collection(self.name).config.params
-        dense = said.vectors if isinstance(said.vectors, dict) else {"": said.vectors} if said.vectors else {}
-        found = {
+            said: Any = self.client.get_collection(self.name).config.params
+        held: Any = said.vectors
+        dense = cast("dict[str, Any]", held) if isinstance(held, dict) else {"": held} if held else {}
+        found: dict[str, Field] = {
             key: Field("late" if value.multivector_config else "dense", value.size) for key, value in dense.items()
         }
-        return found | {key: Field("sparse", None) for key in said.sparse_vectors or {}}
+        return found | {key: Field("sparse", None) for key in cast("dict[str, Any]", said.sparse_vectors or {})}
 
     def create(self, fields: Mapping[str, Field], settings: RemoteSettings) -> None:
         """Make the collection."""
@@ -125,7 +126,7 @@ class QdrantEngine:
         return values
 
     def finish(self, fields: Mapping[str, Field], settings: RemoteSettings) -> None:
-        """Wait until the server has optimised what it was given."""
+        """Wait until the server has optimised what it was given. Raises FlatcoatError where it fails, or takes too long."""
         until = time.monotonic() + WAIT
         while True:
             with _talking(self.address):
@@ -197,8 +198,8 @@ class QdrantEngine:
         """Those of these rows that are there."""
         with _talking(self.address):
             points = self.client.retrieve(self.name, ids=list(rows), with_payload=["id"], with_vectors=[field])
-        points = sorted(points, key=lambda point: point.id)
-        items = [_plain((point.vector or {}).get(field)) for point in points]
+        points: list[Any] = sorted(points, key=lambda point: point.id)
+        items = [_plain(cast("dict[str, Any]", point.vector or {}).get(field)) for point in points]
         return Page([int(point.id) for point in points], [point.payload["id"] for point in points], _of(items, kind))
 
     def close(self) -> None:
@@ -232,7 +233,7 @@ def to_qdrant(condition: Condition, models: Any) -> Any:
     parts = [to_qdrant(part, models) for part in condition.parts]
     if isinstance(condition, All):
         return models.Filter(must=parts)
-    return models.Filter(should=parts) if isinstance(condition, Some) and parts else models.HasIdCondition(has_id=[])
+    return models.Filter(should=parts) if parts else models.HasIdCondition(has_id=[])
 
 
 def _has(condition: Has, models: Any) -> Any:
@@ -253,7 +254,7 @@ def _has(condition: Has, models: Any) -> Any:
 
 
 @contextlib.contextmanager
-def _talking(address: Address) -> Iterator[None]:
+def _talking(address: Address) -> Generator[None, None, None]:
     """What goes wrong while talking to the engine, in one line without secrets."""
     errors: Any = need("qdrant_client.http.exceptions", "engines")
     try:

@@ -10,12 +10,13 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from flatcoat.arrays import read_array, taking_apart
 from flatcoat.errors import FlatcoatError, Misuse
-from flatcoat.files import atomic_folder, read_json, read_manifest, write_manifest
+from flatcoat.files import atomic_folder, lines_of, read_json, read_manifest, write_manifest
 from flatcoat.index.remote.address import Address, parse_address
 from flatcoat.index.remote.base import Engine, Field, RemoteSettings
 from flatcoat.index.remote.connect import connect
@@ -59,7 +60,7 @@ class RemoteFolder(IndexFolder):
     def deleted(self) -> np.ndarray:
         """Numbers of the rows that are gone, rising."""
         file = self.path / "deleted.npy"
-        return np.load(file, allow_pickle=False) if file.is_file() else np.zeros(0, np.int64)
+        return read_array(file, mapped=False) if file.is_file() else np.zeros(0, np.int64)
 
     def close(self) -> None:
         """End the connection."""
@@ -140,17 +141,7 @@ def open_remote(
         FlatcoatError: not such a folder, no connection, or the collection is gone, another one, or of another count.
         Misuse: it has no such field.
     """
-    facts = read_manifest(path, KIND, VERSION, verify=verify)
-    if "engine" not in facts:
-        raise FlatcoatError(f"{path}: an index of kind {facts['kind']}, not one of an engine")
-    if facts["schema"] != SCHEMA:
-        raise FlatcoatError(f"{path}: schema {facts['schema']}; this Flatcoat reads schema {SCHEMA}; load it again")
-    fields = {name: Field(said["kind"], said["width"]) for name, said in facts["fields"].items()}
-    chosen = field or facts["field"]
-    if chosen not in fields:
-        raise Misuse(f"{path}: no field {chosen!r}; it has {', '.join(fields)}")
-    place = Place(parse_address(f"{facts['engine']}:{facts['url']}", secret), facts["name"])
-    ids = (path / "ids.txt").read_text(encoding="utf-8").split("\n")[:-1]
+    facts, fields, chosen, place, ids, settings = said_of(path, field, secret)
     engine = connect(place.address, place.name)
     try:
         check_fields(engine, place, fields)
@@ -159,8 +150,45 @@ def open_remote(
     except FlatcoatError:
         engine.close()
         raise
-    index = RemoteIndex(engine, chosen, fields, facts["items"], RemoteSettings(**facts["settings"]), path)
+    index = RemoteIndex(engine, chosen, fields, facts["items"], settings, path)
     return RemoteFolder(path, _as_index(facts, chosen), index, ids, place)
+
+
+class Said(NamedTuple):
+    """What a folder says: its manifest; the fields, and the one asked for; where; the ids; the settings."""
+
+    facts: dict[str, Any]
+    fields: dict[str, Field]
+    chosen: str
+    place: Place
+    ids: list[str]
+    settings: RemoteSettings
+
+
+def said_of(path: Path, field: str | None = None, secret: str | None = None) -> Said:
+    """Read the folder of a collection, without a connection.
+
+    Raises:
+        FlatcoatError: not such a folder, or not formed as one.
+        Misuse: it has no such field.
+    """
+    facts = read_manifest(path, KIND, VERSION)
+    if "engine" not in facts:
+        raise FlatcoatError(f"{path}: an index of kind {facts.get('kind')}, not one of an engine")
+    if facts.get("schema") != SCHEMA:
+        raise FlatcoatError(f"{path}: schema {facts.get('schema')}; this Flatcoat reads schema {SCHEMA}; load it again")
+    with taking_apart(path):
+        fields = {name: Field(said["kind"], said["width"]) for name, said in facts["fields"].items()}
+        chosen = field or facts["field"]
+        if chosen not in fields:
+            raise Misuse(f"{path}: no field {chosen!r}; it has {', '.join(fields)}")
+        try:
+            address = parse_address(f"{facts['engine']}:{facts['url']}", secret)
+        except Misuse as error:
+            raise FlatcoatError(f"{path}: {error}") from error
+        counts = {name: int(facts[name]) for name in ("items", "deleted")}
+        place, settings = Place(address, str(facts["name"])), RemoteSettings(**facts["settings"])
+        return Said({**facts, **counts}, fields, chosen, place, lines_of(path, "ids.txt", facts), settings)
 
 
 def _as_index(facts: Mapping[str, Any], chosen: str) -> dict[str, Any]:

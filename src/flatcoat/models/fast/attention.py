@@ -23,13 +23,13 @@ from flatcoat.models.fast.tiles import (
     scores_narrow,
     turn,
 )
-from flatcoat.simd import quick
+from flatcoat.simd import F32, I64, quick
 
 LOG2E = F(1.4426950408889634)
 
 
 @quick
-def softmax_columns(table, rows, lanes, factor, top, total):
+def softmax_columns(table: F32, rows: int, lanes: int, factor: float, top: F32, total: F32) -> None:
     """table[:rows, lane] = 2^(factor × (score − top[lane])); total[lane] = 1 / their sum."""
     for x in range(lanes):
         top[x] *= factor
@@ -43,8 +43,14 @@ def softmax_columns(table, rows, lanes, factor, top, total):
         total[x] = F(1) / total[x]
 
 
+# A block is written out for each width, and again in attention_low.py: numba compiles a loop for the tiles that its text names.
+
+
 @quick
-def block_wide(flat, q, k, v, length, left, width, size, queries, table, values, top, total):
+def block_wide(
+    flat: F32, q: int, k: int, v: int, length: int, left: int, width: int, size: int, queries: F32, table: F32, values: F32,
+    top: F32, total: F32,
+) -> None:  # fmt: skip
     """One head of up to `BLOCK` queries of one text: values[dimension, query]."""
     line = table.reshape(-1)
     for t in range(0, left, WIDE):
@@ -59,7 +65,10 @@ def block_wide(flat, q, k, v, length, left, width, size, queries, table, values,
 
 
 @quick
-def block_narrow(flat, q, k, v, length, left, width, size, queries, table, values, top, total):
+def block_narrow(
+    flat: F32, q: int, k: int, v: int, length: int, left: int, width: int, size: int, queries: F32, table: F32, values: F32,
+    top: F32, total: F32,
+) -> None:  # fmt: skip
     """As `block_wide`, a vector of queries at a time: no work for lanes that are not there."""
     line = table.reshape(-1)
     for t in range(0, left, WIDE):
@@ -77,7 +86,7 @@ def block_narrow(flat, q, k, v, length, left, width, size, queries, table, value
 
 
 @quick
-def give_back(values, total, left, made, at, hidden, size):
+def give_back(values: F32, total: F32, left: int, made: F32, at: int, hidden: int, size: int) -> None:
     """values[dimension, query] × total[query] into the queries' rows."""
     lanes = (left + WIDE - 1) // WIDE * WIDE
     for e in range(size):
@@ -89,7 +98,7 @@ def give_back(values, total, left, made, at, hidden, size):
 
 
 @quick
-def attend(states, starts, heads, out):
+def attend(states: F32, starts: I64, heads: int, out: F32) -> None:
     """out[token, h] from states[token, 3h] = queries, keys, values; starts [text + 1] are the texts' first tokens.
 
     h / heads is a multiple of `WIDE`; no text is empty.

@@ -24,13 +24,13 @@ from flatcoat.models.fast.tiles import (
     scores_low,
     turn,
 )
-from flatcoat.simd import quick
+from flatcoat.simd import F32, I32, I64, quick
 
 I = np.int32  # noqa: E741
 
 
 @quick
-def softmax_pairs(table, words, rows, lanes, factor, top, total):
+def softmax_pairs(table: F32, words: I32, rows: int, lanes: int, factor: float, top: F32, total: F32) -> None:
     """words[row pair, lane] = 2^(factor × (score − top[lane])) of two rows; total[lane] = 1 / their sum."""
     for x in range(lanes):
         top[x] *= factor
@@ -51,7 +51,7 @@ def softmax_pairs(table, words, rows, lanes, factor, top, total):
 
 
 @quick
-def pair_values(flat, at, width, length, size, pairs):
+def pair_values(flat: I32, at: int, width: int, length: int, size: int, pairs: I32) -> None:
     """pairs[key pair] = words of two keys' values: of their even dimensions, then of their odd ones."""
     half = size // 2
     for j in range(0, length - 1, 2):
@@ -66,8 +66,14 @@ def pair_values(flat, at, width, length, size, pairs):
             pairs[length // 2, half + e] = (first >> I(16)) & I(0xFFFF)
 
 
+# As in attention.py, a block is written out for each width: numba compiles a loop for the tiles that its text names.
+
+
 @quick
-def block_wide(flat, q, k, length, left, width, size, queries, table, words, pairs, values, top, total):
+def block_wide(
+    flat: I32, q: int, k: int, length: int, left: int, width: int, size: int, queries: I32, table: F32, words: I32, pairs: I32,
+    values: F32, top: F32, total: F32,
+) -> None:  # fmt: skip
     """One head of up to `BLOCK` queries of one text: values[dimension, query]; places and widths count words."""
     line, half, keys = table.reshape(-1), size // 2, (length + 1) // 2
     for t in range(0, left, WIDE):
@@ -84,7 +90,10 @@ def block_wide(flat, q, k, length, left, width, size, queries, table, words, pai
 
 
 @quick
-def block_narrow(flat, q, k, length, left, width, size, queries, table, words, pairs, values, top, total):
+def block_narrow(
+    flat: I32, q: int, k: int, length: int, left: int, width: int, size: int, queries: I32, table: F32, words: I32, pairs: I32,
+    values: F32, top: F32, total: F32,
+) -> None:  # fmt: skip
     """As `block_wide`, a vector of queries at a time."""
     line, half, keys = table.reshape(-1), size // 2, (length + 1) // 2
     for t in range(0, left, WIDE):
@@ -104,7 +113,7 @@ def block_narrow(flat, q, k, length, left, width, size, queries, table, words, p
 
 
 @quick
-def attend_low(states, starts, heads, out):
+def attend_low(states: I32, starts: I64, heads: int, out: F32) -> None:
     """out[token, h] from words [token, 3h / 2] = queries, keys, values as pairs of bfloat16 numbers; starts as in `attend`.
 
     h / heads is a multiple of 2 × `WIDE`; no text is empty.

@@ -12,13 +12,13 @@ from __future__ import annotations
 import numpy as np
 
 from flatcoat.models.fast.tiles import WIDE, F, extent, gelu_low, rounded
-from flatcoat.simd import quick
+from flatcoat.simd import F32, I8, I16, I32, I64, quick
 
 TOP = F(127.0)
 
 
 @quick
-def to_bytes(x, at, n, out, scale, middle, i, ends):
+def to_bytes(x: F32, at: int, n: int, out: I8, scale: F32, middle: F32, i: int, ends: F32) -> None:
     """One token: out[i] = bytes of the n numbers of x from `at` on, with its scale and middle; n is a multiple of `WIDE`."""
     extent(x, at, n // WIDE, ends)
     low, high = ends[0], ends[1]
@@ -32,7 +32,7 @@ def to_bytes(x, at, n, out, scale, middle, i, ends):
 
 
 @quick
-def quantise(x, out, scale, middle):
+def quantise(x: F32, out: I8, scale: F32, middle: F32) -> None:
     """Bytes of x[token, number]."""
     flat, n, ends = x.reshape(-1), x.shape[1], np.empty(2, F)
     for i in range(len(x)):
@@ -40,7 +40,7 @@ def quantise(x, out, scale, middle):
 
 
 @quick
-def restore(products, scale, middle, steps, sums, bias, out):
+def restore(products: I32, scale: F32, middle: F32, steps: F32, sums: F32, bias: F32, out: F32) -> None:
     """The map's outputs into `out`, from its whole-number products [token, output]."""
     for i in range(len(products)):
         s, m = scale[i], middle[i]
@@ -49,7 +49,7 @@ def restore(products, scale, middle, steps, sums, bias, out):
 
 
 @quick
-def restore_low(products, scale, middle, steps, sums, bias, out):
+def restore_low(products: I32, scale: F32, middle: F32, steps: F32, sums: F32, bias: F32, out: I16) -> None:
     """As `restore`, into the bits of bfloat16 numbers (16-bit words)."""
     for i in range(len(products)):
         s, m = scale[i], middle[i]
@@ -59,7 +59,9 @@ def restore_low(products, scale, middle, steps, sums, bias, out):
 
 
 @quick
-def restore_gelu(products, scale, middle, steps, sums, bias, out, scale_out, middle_out):
+def restore_gelu(
+    products: I32, scale: F32, middle: F32, steps: F32, sums: F32, bias: F32, out: I8, scale_out: F32, middle_out: F32
+) -> None:
     """Bytes of GELU of the map's outputs."""
     row, ends = np.empty(products.shape[1], F), np.empty(2, F)
     for i in range(len(products)):
@@ -70,7 +72,10 @@ def restore_gelu(products, scale, middle, steps, sums, bias, out, scale_out, mid
 
 
 @quick
-def restore_norm(products, scale, middle, steps, sums, bias, x, gain, shift, floor, out, scale_out, middle_out):
+def restore_norm(
+    products: I32, scale: F32, middle: F32, steps: F32, sums: F32, bias: F32, x: F32, gain: F32, shift: F32, floor: float,
+    out: I8, scale_out: F32, middle_out: F32,
+) -> None:  # fmt: skip
     """Write LayerNorm(x + the map's outputs) over x, and its bytes."""
     n, flat, ends = products.shape[1], x.reshape(-1), np.empty(2, F)
     for i in range(len(products)):
@@ -89,7 +94,9 @@ def restore_norm(products, scale, middle, steps, sums, bias, x, gain, shift, flo
 
 
 @quick
-def restore_greatest(products, scale, middle, steps, sums, bias, starts, out):
+def restore_greatest(
+    products: I32, scale: F32, middle: F32, steps: F32, sums: F32, bias: F32, starts: I64, out: F32
+) -> None:
     """out[text, output] = the greatest of its tokens' outputs, or 0 where none is above it."""
     n = products.shape[1]
     for text in range(len(starts) - 1):

@@ -17,13 +17,13 @@ from torch import Tensor
 
 from flatcoat.models.fast.threads import in_parts
 from flatcoat.models.fast.tiles import bits, number, rounded
-from flatcoat.simd import inlined, quick
+from flatcoat.simd import I16, I32, inlined, quick
 
 U = np.uint32
 
 
 @inlined
-def mixed(i, low, high):
+def mixed(i: np.uint32, low: np.uint32, high: np.uint32) -> np.uint32:
     """The hash of a place."""
     h = U(U(i) * U(0x9E3779B1) + low)  # numba's sums and products of 32 bits have 64: each is cut
     h = U(U(h ^ U(h >> U(16))) * U(0x7FEB352D))
@@ -32,7 +32,9 @@ def mixed(i, low, high):
 
 
 @quick
-def drop(x, out, first, last, low, high, least, factor):
+def drop(
+    x: I32, out: I32, first: int, last: int, low: np.uint32, high: np.uint32, least: np.uint32, factor: float
+) -> None:
     """out[i] = x[i] × factor where the hash of i is at least `least`, else 0, for first ≤ i < last; bits of float32 numbers."""
     for i in range(first, last):
         word = bits(number(x[i]) * factor)
@@ -40,7 +42,9 @@ def drop(x, out, first, last, low, high, least, factor):
 
 
 @quick
-def drop_low(x, out, first, last, low, high, least, factor):
+def drop_low(
+    x: I16, out: I16, first: int, last: int, low: np.uint32, high: np.uint32, least: np.uint32, factor: float
+) -> None:
     """As `drop`, of bits of bfloat16 numbers."""
     for i in range(first, last):
         word = rounded(number(np.int32(x[i]) << np.int32(16)) * factor)
@@ -72,4 +76,4 @@ class _Dropout(torch.autograd.Function):
 
 def dropout(x: Tensor, p: float) -> Tensor:
     """Dropout of float32 or bfloat16 numbers on a CPU, with a seed from torch's generator."""
-    return cast(Tensor, _Dropout.apply(x, p, int(torch.randint(2**62, (1,)))))
+    return cast(Any, _Dropout).apply(x, p, int(torch.randint(2**62, (1,))))

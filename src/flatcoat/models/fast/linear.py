@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flatcoat.errors import need
+from flatcoat.models.backbone import has_bias
 from flatcoat.models.base import Precision
 
 FUSED = {"": ("none", ""), "gelu": ("gelu", "none"), "gelu_tanh": ("gelu", "tanh"), "relu": ("relu", "")}
@@ -43,7 +44,7 @@ class Map(Protocol):
 def joined(*parts: nn.Linear) -> tuple[Tensor, Tensor]:
     """Weights and biases of maps that read the same input, one below the other."""
     weight = torch.cat([part.weight.detach() for part in parts])
-    biases = [torch.zeros(len(p.weight)) if p.bias is None else p.bias.detach() for p in parts]
+    biases = [p.bias.detach() if has_bias(p) else torch.zeros(len(p.weight)) for p in parts]
     return weight.float().contiguous(), torch.cat(biases).float()
 
 
@@ -102,7 +103,7 @@ class ByteMap:
         if room is None:
             room = torch.empty(tokens * width, dtype=torch.int32)
         out = room[: tokens * width].view(tokens, width)
-        torch._int_mm(torch.from_numpy(x.values), self.weight, out=out)
+        torch._int_mm(torch.from_numpy(x.values), self.weight, out=out)  # pyright: ignore[reportPrivateUsage]
         return out.numpy()
 
     def __call__(self, x: Tensor, activation: str = "", *, keep: bool = False) -> Tensor:
@@ -146,7 +147,7 @@ class Bytes:
 def packs(precision: Precision) -> bool:
     """Whether oneDNN's packed maps are to be used: where they are there, and for fp32 where they are the quicker on this machine."""
     ops: Any = torch.ops.mkldnn
-    if not (torch.backends.mkldnn.is_available() and hasattr(ops, "_linear_pointwise")):  # pyright: ignore
+    if not (torch.backends.mkldnn.is_available() and hasattr(ops, "_linear_pointwise")):
         return False
     try:
         weight, bias, x = torch.full((512, 512), 0.5), torch.zeros(512), torch.full((256, 512), 0.5)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any, cast
 from weakref import WeakKeyDictionary, WeakSet, ref
 
@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from flatcoat.models.backbone import has_bias
 from flatcoat.models.base import Precision, Runtime
 from flatcoat.models.fast.layers import Layers, activation_of, parts_of
 from flatcoat.models.fast.linear import joined, ready
@@ -166,7 +167,7 @@ def _head(backbone: Any, precision: Precision) -> tuple[ref[nn.Module], str, Any
     from flatcoat.models.fast.head import ByteHead, ExactHead
 
     decoder = getattr(backbone, "get_output_embeddings", lambda: None)()
-    if not isinstance(decoder, nn.Linear) or "forward" not in vars(decoder) or decoder.bias is None:
+    if not isinstance(decoder, nn.Linear) or "forward" not in vars(decoder) or not has_bias(decoder):
         return None
     bytes_ = precision == "int8" and decoder.in_features % 16 == 0 and numba_is_there()
     return ref(decoder), "quick", (ByteHead if bytes_ else ExactHead)(decoder.weight, decoder.bias)
@@ -195,7 +196,7 @@ def _layers(base: Any, precision: Precision) -> Layers | None:
 
 
 @contextlib.contextmanager
-def quickly(backbone: nn.Module | None, runtime: Runtime, *, whole: bool = True) -> Iterator[bool]:
+def quickly(backbone: nn.Module | None, runtime: Runtime, *, whole: bool = True) -> Generator[bool, None, None]:
     """Run a backbone quickly in inference mode meanwhile; gives whether it is. On other devices than the CPU nothing is changed.
 
     What is made ready is kept beside the backbone and used again while its weights are the same. `whole` False leaves

@@ -11,7 +11,7 @@ import numpy as np
 
 from flatcoat.errors import need
 from flatcoat.simd import BLOCK as BLOCK
-from flatcoat.simd import PARTS, ROWS, WIDE, has, inlined, product, written
+from flatcoat.simd import PARTS, ROWS, WIDE, Writer, has, inlined, product, written
 
 numba: Any = need("numba", "search")
 FEW = 4  # rows of a tile whose rows are a head's dimensions
@@ -26,11 +26,15 @@ scores_low, mixture_low, narrow_low = (product(*size, HALVES) for size in ((ROWS
 
 
 @numba.extending.intrinsic
-def turn(typingctx, a, a_at, a_row, a_last, c, c_at, c_row, c_last):
+def turn(typingctx: Any, a: Any, a_at: Any, a_row: Any, a_last: Any, c: Any, c_at: Any, c_row: Any, c_last: Any) -> Any:
     """c[j, i] = a[i, j], `WIDE` × `WIDE`; rows past `a_last` are read as it, rows past `c_last` are not written."""
 
-    def write(w, a, a_at, a_row, a_last, c, c_at, c_row, c_last):
-        place = lambda at, row, last, i: w.builder.add(at, w.builder.mul(w.least(w.n(i), last), row))  # noqa: E731
+    def write(
+        w: Writer, a: Any, a_at: Any, a_row: Any, a_last: Any, c: Any, c_at: Any, c_row: Any, c_last: Any
+    ) -> None:
+        def place(at: Any, row: Any, last: Any, i: int) -> Any:
+            return w.builder.add(at, w.builder.mul(w.least(w.n(i), last), row))
+
         rows = [w.load(w.at(a, place(a_at, a_row, a_last, i), 4), w.words) for i in range(WIDE)]
         half = WIDE // 2
         low = [x for i in range(half) for x in (i, WIDE + i)]
@@ -47,9 +51,12 @@ def turn(typingctx, a, a_at, a_row, a_last, c, c_at, c_row, c_last):
 def _greatest(parts: int) -> Any:
     """top[lane] = the greatest of table[row, lane], for `count` (at least 1) rows from `at` on, `row` numbers apart."""
 
-    def write(w, table, at, row, count, top, to):
+    def write(w: Writer, table: Any, at: Any, row: Any, count: Any, top: Any, to: Any) -> None:
         begin, step = w.at(table, at, 4), w.at(w.n(0), row, 4)
-        line = lambda r: [w.load(w.at(w.at(begin, r, step), w.n(p), 4 * WIDE), w.reals) for p in range(parts)]  # noqa: E731
+
+        def line(r: Any) -> list[Any]:
+            return [w.load(w.at(w.at(begin, r, step), w.n(p), 4 * WIDE), w.reals) for p in range(parts)]
+
         made = w.loop(
             count, line(w.n(0)), lambda r, held: [w.greater(x, y) for x, y in zip(line(r), held, strict=True)]
         )
@@ -57,7 +64,7 @@ def _greatest(parts: int) -> Any:
             w.store(one, w.at(w.at(top, to, 4), w.n(p), 4 * WIDE))
 
     @numba.extending.intrinsic
-    def greatest(typingctx, table, at, row, count, top, to):
+    def greatest(typingctx: Any, table: Any, at: Any, row: Any, count: Any, top: Any, to: Any) -> Any:
         return written(write, wide=WIDE)(table, at, row, count, top, to)
 
     return greatest
@@ -68,12 +75,14 @@ greatest_narrow = _greatest(1)
 
 
 @numba.extending.intrinsic
-def extent(typingctx, x, at, count, out):
+def extent(typingctx: Any, x: Any, at: Any, count: Any, out: Any) -> Any:
     """out[0], out[1] = the least and the greatest of `count` × `WIDE` numbers from `at` on."""
 
-    def write(w, x, at, count, out):
+    def write(w: Writer, x: Any, at: Any, count: Any, out: Any) -> None:
         begin = w.at(x, at, 4)
-        line = lambda i: w.load(w.at(begin, i, 4 * WIDE), w.reals)  # noqa: E731
+
+        def line(i: Any) -> Any:
+            return w.load(w.at(begin, i, 4 * WIDE), w.reals)
 
         def body(i: Any, held: list[Any]) -> list[Any]:
             one = line(i)
@@ -93,29 +102,29 @@ def extent(typingctx, x, at, count, out):
 
 
 @numba.extending.intrinsic
-def number(typingctx, word):
+def number(typingctx: Any, word: Any) -> Any:
     """The number whose bits a word holds."""
     from numba.core import types
 
-    def generate(context, builder, signature, arguments):
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.bitcast(arguments[0], context.get_value_type(types.float32))
 
     return types.float32(types.int32), generate
 
 
 @numba.extending.intrinsic
-def bits(typingctx, number):
+def bits(typingctx: Any, number: Any) -> Any:
     """A number's bits as a word."""
     from numba.core import types
 
-    def generate(context, builder, signature, arguments):
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.bitcast(arguments[0], context.get_value_type(types.int32))
 
     return types.int32(types.float32), generate
 
 
 @inlined
-def power(y):
+def power(y: np.float32) -> np.float32:
     """2^y for y ≤ 0, to 2e-7 of itself: Taylor's series of 2^r, |r| ≤ 1/2, with the whole part added to the exponent."""
     y = max(y, F(-126.0))
     whole = np.floor(y + F(0.5))
@@ -130,13 +139,13 @@ def power(y):
 
 
 @inlined
-def rounded(x):
+def rounded(x: np.float32) -> np.int32:
     """The bits of a number rounded to bfloat16, in the upper half of a word."""
     return (bits(x) + np.int32(0x8000)) & np.int32(-0x10000)
 
 
 @inlined
-def gelu_low(x):
+def gelu_low(x: np.float32) -> np.float32:
     """The GELU of numbers that become bytes: Φ(x) − 1/2 as an odd polynomial on [-4, 4]; off by 4e-5, past there by 4e-5 of x."""
     z = min(max(x, F(-4.0)), F(4.0))
     u = z * z

@@ -8,7 +8,7 @@ The same sums in the same precision: the two ways differ in rounding only.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any, ClassVar, cast
 
 import torch
@@ -115,7 +115,7 @@ class Quicker(TorchFunctionMode):
 
 
 @contextlib.contextmanager
-def trained_quickly(model: nn.Module, runtime: Runtime) -> Iterator[None]:
+def trained_quickly(model: nn.Module, runtime: Runtime) -> Generator[None, None, None]:
     """Run a step of a model so, where the device is a CPU: the whole of it, since checkpointing repeats forward passes on the way
     back. What was made ready of the model for encoding is dropped.
     """

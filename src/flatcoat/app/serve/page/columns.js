@@ -9,7 +9,7 @@ export const rankIn = (answer, id) => answer?.hits?.find((hit) => hit.id === id)
 export const nameOf = (hit) => hit.title || hit.id;
 
 function latency(seconds, retriever) {
-  const parts = ["encode", "search", "rerank"].filter((part) => seconds[part] > 0);
+  const parts = ["encode", "search", "rerank"].filter((part) => seconds[part] >= 5e-5);
   const split = parts.length > 1 ? parts.map((part) => `${part} ${milliseconds(seconds[part])}`).join(" · ") : "";
   return el(
     "p",
