@@ -246,3 +246,19 @@ def test_check_finds_an_index_that_loses_what_exact_search_finds(monkeypatch, tm
         assert call("check", tmp_path / f"i{probed}") == 0
         assert wanted in capsys.readouterr().out
     assert len(ExactIndex(unit(4, 8))) == 4
+
+
+def test_a_companion_is_looked_at_once(recipe, toy, tmp_path, monkeypatch):
+    """Its own part of the run takes over what was found before anything was made: no model or teacher is read twice."""
+    from flatcoat.app import ready_run
+    from flatcoat.app.recipe import load_recipe
+    from flatcoat.app.run import run_recipe
+    from flatcoat.checks.base import Finding
+    from flatcoat.data.collection import build_store
+
+    build_store(str(toy), tmp_path / "store")
+    monkeypatch.setattr(ready_run, "found_of", lambda *_, **__: pytest.fail("looked at again"))
+    how = {"store": tmp_path / "store", "checked": [Finding("warning", "length", "short")]}
+    with pytest.raises(FlatcoatError, match="WORK HAS BEGUN"):
+        run_recipe(load_recipe(recipe), tmp_path / "out", track=lambda items, *_: items, note=lambda _: None, **how)
+    assert json.loads((tmp_path / "out" / "checks.json").read_text()) == ["warning: length: short"]

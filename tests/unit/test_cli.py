@@ -176,7 +176,12 @@ def test_pooling_that_is_not_the_checkpoints(tiny, toy, home, capsys):
     assert call("encode", tiny, toy, "--out", home / "cls", "--pooling", "cls") == 1
     assert "pooled by cls, but the checkpoint was trained with mean" in capsys.readouterr().err
     assert not (home / "cls").exists()
-    assert call("encode", tiny, toy, "--out", home / "cls", "--pooling", "cls", "--allow", "pooling") == 0
+    assert (
+        call(
+            "encode", tiny, toy, "--out", home / "cls", "--pooling", "cls", "--allow", "pooling", "--allow", "collapse"
+        )
+        == 0
+    )
     capsys.readouterr()
     assert call("check", home / "cls") == 1
     assert "error: pooling" in capsys.readouterr().out
@@ -270,7 +275,7 @@ def test_running_out_of_disk_is_one_line(recipe, home, monkeypatch, capsys):
     monkeypatch.setattr("flatcoat.app.run.write_bm25", full)
     assert call("run", recipe, "--out", home / "full", "--quiet") == 1
     told = capsys.readouterr().err
-    assert told == f"flatcoat: {home / 'x'}: No space left on device\n"
+    assert told == f"flatcoat: {home / 'x'}: No space left on device; free some and run again\n"
 
 
 @pytest.mark.parametrize(

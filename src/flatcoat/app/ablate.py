@@ -232,8 +232,8 @@ class Runner:
     def prepare(self) -> None:
         """The checks of a run, before time is spent; then BM25."""
         recipe, collection = self.recipe, self.collection
-        check_settings(recipe, self.allow)
-        make_ready(recipe, collection, self.allow)
+        check_settings(recipe, self.allow, self.note)
+        make_ready(recipe, collection, self.allow, self.note)
         path, corpus = self.out / "index" / "bm25", collection.documents.fingerprint
         settings, ids = build.lexical_settings(recipe.lexical), list(collection.documents.ids)
         Stages(self.out, self.note).do(

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
-from flatcoat.checks.base import enforce
+from flatcoat.checks.base import enforce, to_stderr
 from flatcoat.checks.belongs import belongs, same_vocabulary
 from flatcoat.checks.belongs import precision as check_precision
 from flatcoat.errors import FlatcoatError, Misuse
@@ -46,9 +46,17 @@ def of_run(folder: Path, name: str | None) -> tuple[str, Path, str]:
 
 
 def model_of(
-    model: str, folder: IndexFolder, precision: str | None, device: str, allow: list[str] | None = None
+    model: str,
+    folder: IndexFolder,
+    precision: str | None,
+    device: str,
+    allow: Sequence[str] | None = None,
+    note: Callable[[str], None] = to_stderr,
 ) -> Any:
-    """A model, set as it was when an index's documents were encoded. Raises Misuse or FlatcoatError where it is another."""
+    """A model, set as it was when an index's documents were encoded. `allow` and `note` are those of `enforce`.
+
+    Raises Misuse or FlatcoatError where it is another.
+    """
     from flatcoat.models.base import runtime_of
     from flatcoat.models.checkpoint import fingerprint
 
@@ -56,12 +64,12 @@ def model_of(
     given = fingerprint(model)
     if of.get("model") != given:  # a recipe may make another kind of a checkpoint than it says itself
         _same_kind(model, folder, kind)
-    enforce(belongs(folder.path, of, model=given), allow or ())
+    enforce(belongs(folder.path, of, model=given), allow, note)
     load: Any = {"sparse": _sparse, "late": _late, "dense": _dense}[kind]
-    loaded = load(model, folder, allow)
+    loaded = load(model, folder, allow, note)
     used = precision or of.get("precision", "fp32")
     loaded.runtime = runtime_of(device, used)
-    enforce(check_precision(folder.path, of, used))
+    enforce(check_precision(folder.path, of, used), allow, note)
     _documents_as(loaded, of)
     loaded.to(loaded.runtime.device)
     return loaded
@@ -106,7 +114,7 @@ def _same_kind(model: str, folder: IndexFolder, wanted: str) -> None:
         )
 
 
-def _sparse(model: str, folder: IndexFolder, allow: list[str] | None) -> Any:
+def _sparse(model: str, folder: IndexFolder, allow: Sequence[str] | None, note: Callable[[str], None]) -> Any:
     from flatcoat.models.splade_checkpoint import SparseOverrides, load_splade
 
     of = folder.facts["of"]
@@ -117,11 +125,11 @@ def _sparse(model: str, folder: IndexFolder, allow: list[str] | None) -> Any:
     ))  # fmt: skip
     if getattr(loaded.query, "fresh", False):
         raise FlatcoatError(f"{model} has no weights for a lookup of queries; search with the model that was trained")
-    enforce(same_vocabulary(folder.path, read_json(folder.path / "vocabulary.json"), loaded.vocabulary), allow or ())
+    enforce(same_vocabulary(folder.path, read_json(folder.path / "vocabulary.json"), loaded.vocabulary), allow, note)
     return loaded
 
 
-def _late(model: str, folder: IndexFolder, allow: list[str] | None) -> Any:
+def _late(model: str, folder: IndexFolder, *_: Any) -> Any:
     from flatcoat.models.colbert import LateModel, LateSettings, LateTower
     from flatcoat.models.colbert_checkpoint import LateOverrides, is_late, load_late
     from flatcoat.models.source import resolve
@@ -146,13 +154,13 @@ def _late(model: str, folder: IndexFolder, allow: list[str] | None) -> Any:
     return loaded
 
 
-def _dense(model: str, folder: IndexFolder, allow: list[str] | None) -> Any:
+def _dense(model: str, folder: IndexFolder, allow: Sequence[str] | None, note: Callable[[str], None]) -> Any:
     from flatcoat.checks.towers import pooling
     from flatcoat.models.checkpoint import Overrides, load_dense
 
     of = folder.facts["of"]
     tower, asked = of.get("tower", {}), of.get("query_tower", {})
-    enforce(pooling(of.get("declared_pooling"), tower.get("pooling", of.get("declared_pooling"))), allow or ())
+    enforce(pooling(of.get("declared_pooling"), tower.get("pooling", of.get("declared_pooling"))), allow, note)
     return load_dense(
         model,
         Overrides(

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from flatcoat.app import build, ready
 from flatcoat.app.tables import Recipe
 from flatcoat.app.train import before_training, told_before
-from flatcoat.checks.base import Finding, enforce
+from flatcoat.checks.base import Finding, enforce, to_stderr
 from flatcoat.data.pairs import Pairs
 from flatcoat.data.store import Collection
 
 
-def check_settings(recipe: Recipe, allow: tuple[str, ...] = ()) -> list[Finding]:
-    """Before anything is read: a recipe's own numbers, and whether what it names is there.
+def check_settings(
+    recipe: Recipe, allow: tuple[str, ...] = (), note: Callable[[str], None] = to_stderr
+) -> list[Finding]:
+    """Before anything is read: a recipe's own numbers, and whether what it names is there; warnings go to `note`.
 
     Raises:
         Misuse: a model or file that is not there.
@@ -22,12 +24,17 @@ def check_settings(recipe: Recipe, allow: tuple[str, ...] = ()) -> list[Finding]
     """
     ready.sources_there(recipe)
     found = ready.of_settings(recipe)
-    enforce(found, allow)
+    enforce(found, allow, note)
     return found
 
 
 def make_ready(
-    recipe: Recipe, collection: Collection, allow: tuple[str, ...] = (), *, companion: bool = False
+    recipe: Recipe,
+    collection: Collection,
+    allow: tuple[str, ...] = (),
+    note: Callable[[str], None] = to_stderr,
+    *,
+    companion: bool = False,
 ) -> list[Finding]:
     """Before anything is made: the collection, the pairs of every stage, the model that starts, the teacher beside it.
 
@@ -39,7 +46,7 @@ def make_ready(
     """
     found: list[Finding] = []
     for some in found_of(recipe, collection, companion=companion):
-        enforce(some, allow)
+        enforce(some, allow, note)
         found += some
     return found
 

@@ -6,7 +6,7 @@ import os
 import platform
 import resource
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,6 @@ from flatcoat.app.before import run_before
 from flatcoat.app.family import open_vectors, write_index
 from flatcoat.app.measure import Measured, measure_all, measure_cross
 from flatcoat.app.model_tables import IndexTable, ModelTable
-from flatcoat.app.ready import of_settings
 from flatcoat.app.ready_run import check_settings, make_ready
 from flatcoat.app.recipe import format_recipe, load_recipe
 from flatcoat.app.stages import Stages, claim
@@ -43,8 +42,10 @@ def run_recipe(
     note: Callable[[str], None],
     allow: tuple[str, ...] = (),
     store: Path | None = None,
+    checked: Sequence[Finding] | None = None,
 ) -> dict[str, Any]:
-    """Run every stage into `out`; give the results that `results.json` holds. `store` is a collection that is read already.
+    """Run every stage into `out`; give the results that `results.json` holds. `store` is a collection that is read already,
+    `checked` what the checks of a companion found before anything was made.
 
     Raises:
         Misuse: `out` is another recipe's.
@@ -54,15 +55,16 @@ def run_recipe(
         claim(out, format_recipe(recipe), resume)
         if store is not None and not (out / "store").exists():
             (out / "store").symlink_to(os.path.relpath(store, out))
-        return _Run(recipe, out, track, note, allow, companion=store is not None).go(resume)
+        return _Run(recipe, out, track, note, allow, checked).go(resume)
 
 
 class _Run:
     def __init__(
-        self, recipe: Recipe, out: Path, track: Track, note: Callable[[str], None], allow: tuple[str, ...], *, companion: bool
+        self, recipe: Recipe, out: Path, track: Track, note: Callable[[str], None], allow: tuple[str, ...],
+        checked: Sequence[Finding] | None,
     ):  # fmt: skip
         self.recipe, self.out, self.track, self.note, self.allow = recipe, out, track, note, allow
-        self.companion = companion
+        self.checked = checked
         self.stages = Stages(out, note)
         self.times: dict[str, float] = read_json(out / "times.json") if (out / "times.json").is_file() else {}
 
@@ -70,7 +72,7 @@ class _Run:
         started = time.perf_counter()
         recipe, out = self.recipe, self.out
         others = {other.name: self._other(other) for other in recipe.also}
-        findings = of_settings(recipe) if self.companion else check_settings(recipe, self.allow)
+        findings = check_settings(recipe, self.allow, self.note) if self.checked is None else self.checked
         self.note(f"collection {recipe.collection.source}")
         source, store = recipe.collection, out / "store"
         read = lambda: open_collection(source.source, store, strict=source.strict)  # noqa: E731
@@ -78,11 +80,14 @@ class _Run:
         corpus = digest({name: file["sha256"] for name, file in collection.facts["files"].items()})
         lexical = recipe.lexical.model_dump()
         self._can_be_done(collection)
-        self._check([*findings, *make_ready(recipe, collection, self.allow, companion=self.companion)])
+        if self.checked is None:
+            findings = [*findings, *make_ready(recipe, collection, self.allow, self.note)]
+        self._check(findings)
+        found: dict[str, list[Finding]] = {}
         for name, other in others.items():
             self.note(f"also {name}: checked before anything is made")
-            check_settings(other, self.allow)
-            make_ready(other, collection, self.allow, companion=True)
+            found[name] = check_settings(other, self.allow, self.note)
+            found[name] += make_ready(other, collection, self.allow, self.note, companion=True)
         self._stage("bm25", [corpus, lexical], out / "index" / "bm25", lambda: self._bm25(collection))
         base = self._begin(collection)
         encodes = recipe.model.kind != "cross"
@@ -107,8 +112,9 @@ class _Run:
             folder, began = out / "also" / name, time.perf_counter()
             before = dict(read_json(folder / "stages.json")) if (folder / "stages.json").is_file() else {}
             made = run_recipe(
-                other, folder, resume=resume, track=self.track, note=self.note, allow=self.allow, store=store
-            )
+                other, folder, resume=resume, track=self.track, note=self.note, allow=self.allow, store=store,
+                checked=found[name],
+            )  # fmt: skip
             if read_json(folder / "stages.json") != before:  # nothing to time where all was done already
                 self.times[f"also-{name}"] = time.perf_counter() - began
                 write_json(out / "times.json", self.times)
@@ -168,7 +174,7 @@ class _Run:
         settings = build.lexical_settings(self.recipe.lexical)
         write_bm25(path, collection.documents.texts(), list(collection.documents.ids), facts, settings)
 
-    def _check(self, findings: list[Finding]) -> None:
+    def _check(self, findings: Sequence[Finding]) -> None:
         """Keep what the checks found for the report."""
         write_json(self.out / "checks.json", [finding.line() for finding in findings])
 

@@ -55,9 +55,8 @@ def train_model(
     from flatcoat.training.state import newest
 
     pairs = before_training(recipe, collection)
-    enforce(
-        frozen_batches(lambda e: epoch_batches(pairs.query_keys, recipe.training.batch, recipe.training.seed, e)), allow
-    )
+    drawn = lambda e: epoch_batches(pairs.query_keys, recipe.training.batch, recipe.training.seed, e)  # noqa: E731
+    enforce(frozen_batches(drawn), allow, note)
     settings = build.loop_settings(recipe.training, recipe.negatives)
     if not recipe.taught:
         settings = replace(

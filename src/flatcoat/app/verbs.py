@@ -6,6 +6,7 @@ import contextlib
 import json
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -60,23 +61,23 @@ def train(recipe: Path, out: Path, changes: list[str] | None, allow: list[str] |
     from flatcoat.index.bm25 import Bm25Index
     from flatcoat.training.processes import join_processes
 
-    loaded, accepted = load_recipe(recipe, changes), tuple(allow or ())
+    loaded, accepted, note = load_recipe(recipe, changes), tuple(allow or ()), partial(say, quiet=quiet)
     group = join_processes()
     first = group.rank == 0
     free_to_write(out, None, loaded.model.start, loaded.collection.source)
     if first:
-        check_settings(loaded, accepted)
+        check_settings(loaded, accepted, note)
     collection = open_collection(loaded.collection.source, strict=loaded.collection.strict)
     work = out.with_name(f"{out.name}.training")
     if group.world > 1:
         say(f"process {group.rank} of {group.world}", quiet)
     how: dict[str, Any] = {
         "bm25": lambda: Bm25Index.build(collection.documents.texts(), build.lexical_settings(loaded.lexical)),
-        "track": tracker(quiet), "note": lambda text: say(text, quiet), "allow": accepted,
+        "track": tracker(quiet), "note": note, "allow": accepted,
     }  # fmt: skip
     with only_writer(work) if first else contextlib.nullcontext():
         if first:
-            make_ready(loaded, collection, accepted)
+            make_ready(loaded, collection, accepted, note)
         stages = Stages(work, how["note"])
         stage = lambda *asked: stages.do(*asked, together=group)  # noqa: E731
         going, earlier, _ = run_before(loaded, collection, work / "stages", stage, loaded.model.start, **how)
@@ -122,14 +123,15 @@ def encode(
     said = {"pooling": pooling, "query_length": query_length, "document_length": document_length}
     table = build.from_options(ModelTable, {"kind": kind, "start": model, **said})
     used = build.model(table, RuntimeTable())
-    enforce(as_trained(table, used), allow or ())
+    note = partial(say, quiet=quiet)
+    enforce(as_trained(table, used), allow or (), note)
     used.runtime = runtime
     used.to(runtime.device)
-    enforce(before_encoding(kind, model, used, opened, queries), allow or ())
+    enforce(before_encoding(kind, model, used, opened, queries), allow or (), note)
     if precision == verbs_speed.AUTO:
         chosen = verbs_speed.choose_to_encode(used, model, opened, out, queries, quiet)
         used.runtime = replace(runtime, precision=chosen)
-    asked = Asked(used, table, collection, opened, device, tracker(quiet), lambda text: say(text, quiet))
+    asked = Asked(used, table, collection, opened, device, tracker(quiet), note)
     made = encode_asked(out, asked, queries, workers)
     verbs_speed.chosen_for(out).unlink(missing_ok=True)
     _tell(made, out, quiet)
@@ -163,7 +165,7 @@ def index(
     free_to_write(out, "flatcoat-index", source)
     if kind == "bm25":
         collection = open_collection(source)
-        enforce(of_texts(collection), allow or ())
+        enforce(of_texts(collection), allow or (), partial(say, quiet=quiet))
         settings = lexical_settings(settings_table(LexicalTable, changes))
         facts = {"corpus": collection.documents.fingerprint}
         made = write_bm25(out, collection.documents.texts(), list(collection.documents.ids), facts, settings)
@@ -172,7 +174,7 @@ def index(
         if kind == "exact" and changes:
             raise Misuse("--set: exact search has no settings")
         vectors = open_vectors(Path(source))
-        enforce(before_indexing(vectors), allow or ())
+        enforce(before_indexing(vectors), allow or (), partial(say, quiet=quiet))
         made = write_index(out, vectors, table, copy=copy)
     else:
         known = [*VECTOR_KINDS, *SPARSE_KINDS, *MULTI_KINDS, "bm25"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -61,7 +62,7 @@ def index(
     place = Place(address, check_name(name or re.sub(r"\W", "_", out.name, flags=re.ASCII)))
     sources = named_sources([source, *also])
     started = time.perf_counter()
-    describe, texts = _payloads(collection, sources)
+    describe, texts = _payloads(collection, sources, quiet)
     made = load(
         out, place, sources, table.settings(), describe=describe, texts=texts, replace=replace, batch=table.batch,
         track=tracker(quiet),
@@ -92,7 +93,7 @@ def named_sources(paths: Sequence[str]) -> dict[str, Folder]:
     return found
 
 
-def _payloads(collection: str | None, sources: Mapping[str, Folder]) -> tuple[Describe, str | None]:
+def _payloads(collection: str | None, sources: Mapping[str, Folder], quiet: bool) -> tuple[Describe, str | None]:
     """Titles, texts and metadata of a collection, by id, and their fingerprint."""
     if collection is None:
         return ids_alone, None
@@ -102,7 +103,7 @@ def _payloads(collection: str | None, sources: Mapping[str, Folder]) -> tuple[De
 
     documents = open_collection(collection).documents
     for source in sources.values():
-        enforce(belongs(source.path, source.facts, corpus=documents.fingerprint))
+        enforce(belongs(source.path, source.facts, corpus=documents.fingerprint), None, partial(say, quiet=quiet))
     metadata: Any = getattr(documents, "metadata", lambda row: {})
 
     def describe(ids: Sequence[str]) -> list[Payload]:
@@ -137,7 +138,8 @@ def update(index: Path, add: Sequence[str], delete: Path | None, collection: str
 
     gone = read_ids(delete) if delete is not None else []
     sources = named_sources(add)
-    made = change(index, add=sources, delete=gone, describe=_payloads(collection, sources)[0], track=tracker(quiet))
+    describe = _payloads(collection, sources, quiet)[0]
+    made = change(index, add=sources, delete=gone, describe=describe, track=tracker(quiet))
     made.close()
     say(f"{len(made.ids) - len(made.deleted)} documents, {len(made.deleted)} deleted: {index}", quiet)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,16 +43,16 @@ def mine(
     if workers is not None:
         settings = MineSettings(first, last, absolute_margin, relative, max_score)
         by = None if judge is None else Judge(judge, judge_above)
-        _check(model, open_collection(collection), split, (first, last), allow)
+        _check(model, open_collection(collection), split, (first, last), allow, quiet)
         _divided(model, collection, out, split, kind, settings, approximate, by, precision, device, quiet, workers)
         return
     if kind != "list":
-        _check(model, open_collection(collection), split, None, allow)
+        _check(model, open_collection(collection), split, None, allow, quiet)
         _draw(model, collection, out, split, kind, per_query, settings_, seed, precision, device, quiet)
         return
     settings = MineSettings(first, last, absolute_margin, relative, max_score)
     opened = open_collection(collection)
-    _check(model, opened, split, (first, last), allow)
+    _check(model, opened, split, (first, last), allow, quiet)
     pairs = load_pairs(opened, split)
     rows, positives = positives_by_query(pairs)
     index, queries, vectors = _source(model, opened, rows, approximate, precision, device, quiet)
@@ -68,7 +69,9 @@ def mine(
     _report(opened, rows, mined, out, quiet)
 
 
-def _check(model: str, opened: Collection, split: str, window: tuple[int, int] | None, allow: list[str] | None) -> None:
+def _check(
+    model: str, opened: Collection, split: str, window: tuple[int, int] | None, allow: list[str] | None, quiet: bool
+) -> None:
     """The checks that can still save the time of mining: the split, the window, and the run that is mined from."""
     from flatcoat.checks.base import enforce
     from flatcoat.checks.judgements import absent, answered
@@ -80,7 +83,7 @@ def _check(model: str, opened: Collection, split: str, window: tuple[int, int] |
         found += ranks(*window, 1, len(opened.documents))
     if model.endswith((".trec", ".run", ".txt")) and Path(model).is_file():
         found += rank_order(Path(model))
-    enforce(found, allow or ())
+    enforce(found, allow or (), partial(say, quiet=quiet))
 
 
 def _report(opened: Collection, rows: np.ndarray, mined: Mined, out: str, quiet: bool) -> None:

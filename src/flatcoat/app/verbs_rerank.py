@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +39,10 @@ def rerank(
     from flatcoat.models.cross import CrossModel
     from flatcoat.search.rerank import rerank as again
 
-    enforce(rank_order(run_file), allow or ())
+    note = partial(say, quiet=quiet)
+    enforce(rank_order(run_file), allow or (), note)
     scorer = load_scorer(model, runtime)
-    enforce(spread(scorer) if isinstance(scorer, CrossModel) else [], allow or ())
+    enforce(spread(scorer) if isinstance(scorer, CrossModel) else [], allow or (), note)
     if precision == AUTO:
         chosen = choose_to_rerank(scorer, run, opened, split, k, quiet)
         getattr(scorer, "encoder", scorer).runtime = replace(runtime, precision=chosen)

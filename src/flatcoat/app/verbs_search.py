@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from flatcoat.app.opening import model_of, of_run
-from flatcoat.app.progress import tracker
+from flatcoat.app.progress import say, tracker
 from flatcoat.checks.base import enforce
 from flatcoat.checks.belongs import belongs
 from flatcoat.data.collection import open_collection
@@ -31,14 +32,14 @@ def search(
         model, index, collection = of_run(Path(model), name)
     if collection is None:
         raise Misuse("search wants MODEL INDEX COLLECTION, or the folder of a run")
-    folder, opened = open_index(index), open_collection(collection)
-    enforce(belongs(index, folder.facts["of"], corpus=opened.documents.fingerprint), allow or ())
+    folder, opened, note = open_index(index), open_collection(collection), partial(say, quiet=quiet)
+    enforce(belongs(index, folder.facts["of"], corpus=opened.documents.fingerprint), allow or (), note)
     encode = None
     if folder.kind == "bm25":
         if model != "bm25":
             raise Misuse(f"{index} is a BM25 index: say bm25 in place of {model}")
     else:
-        encode = model_of(model, folder, precision, device, allow).encode_queries
+        encode = model_of(model, folder, precision, device, allow or (), note).encode_queries
     if query is not None:
         _answer(folder, opened, encode, query, k or 10, as_json)
         return

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -31,17 +31,27 @@ def ok(check: str, message: str) -> Finding:
     return Finding("ok", check, message)
 
 
-def enforce(findings: Sequence[Finding], allow: Sequence[str] = ()) -> None:
-    """Print warnings to stderr and raise on the first error, unless its check is allowed by name.
+def to_stderr(text: str) -> None:
+    """Write a line to stderr, after the program's name."""
+    sys.stderr.write(f"flatcoat: {text}\n")
+
+
+def enforce(
+    findings: Sequence[Finding], allow: Sequence[str] | None = (), note: Callable[[str], None] = to_stderr
+) -> None:
+    """Say warnings to `note` and raise on the first error, unless its check is allowed by name; then it is said on stderr.
+
+    `allow` None: whoever asks has no --allow, and none is proposed.
 
     Raises:
         FlatcoatError: an error that is not allowed.
     """
     for finding in findings:
-        if finding.level == "error" and finding.check not in allow:
-            raise FlatcoatError(f"{finding.line()[7:]} (or accept it: --allow {finding.check})")
+        if finding.level == "error" and finding.check not in (allow or ()):
+            accept = "" if allow is None else f" (or accept it: --allow {finding.check})"
+            raise FlatcoatError(finding.line()[7:] + accept)
         if finding.level != "ok":
-            sys.stderr.write(f"flatcoat: {finding.line()}\n")
+            (note if finding.level == "warning" else to_stderr)(finding.line())
 
 
 def lowered(findings: Sequence[Finding], reason: str) -> list[Finding]:

@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from flatcoat.checks.base import Finding, ok
+from flatcoat.data.lines import text_lines
+from flatcoat.data.problems import Problems
 from flatcoat.records import Qrels, Run
 
 MOST_TIED = 0.5
@@ -19,20 +21,19 @@ SELF = 0.5
 
 
 def rank_order(path: Path) -> list[Finding]:
-    """Whether the rank column and the scores of a TREC run agree; trec_eval obeys the scores alone."""
+    """Whether the rank column and the scores of a TREC run agree; trec_eval obeys the scores alone. Equal ranks say nothing."""
     against, pairs = 0, 0
     last: tuple[str, int, float] | None = None
-    with path.open(encoding="utf-8") as file:
-        for line in file:
-            parts = line.split()
-            try:
-                now = (parts[0], int(parts[3]), float(parts[4]))
-            except (ValueError, IndexError):
-                continue  # reading the run says what is wrong with such a line
-            if last and last[0] == now[0] and last[2] != now[2]:
-                pairs += 1
-                against += (now[1] > last[1]) == (now[2] > last[2])
-            last = now
+    for _, line in text_lines(path, Problems()):
+        parts = line.split()
+        try:
+            now = (parts[0], int(parts[3]), float(parts[4]))
+        except (ValueError, IndexError):
+            continue  # reading the run says what is wrong with such a line
+        if last and last[0] == now[0] and last[1] != now[1] and last[2] != now[2]:
+            pairs += 1
+            against += (now[1] > last[1]) == (now[2] > last[2])
+        last = now
     if pairs and against / pairs > 0.5:
         message = f"{against} of {pairs} neighbours have the better rank with the lower score"
         return [Finding("error", "rank-order", message, "scores look like distances: negate them")]

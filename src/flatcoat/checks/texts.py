@@ -19,6 +19,9 @@ HASHED = 100_000  # texts that are compared with one another
 PAIRS = 300
 MOST_EMPTY, MOST_REPEATED, MOST_BROKEN, MOST_ECHOED = 0.01, 0.05, 0.01, 0.2
 MOST_UNKNOWN, MOST_PIECES = 0.05, 4.0
+# scripts without spaces between words: there a character counts as one
+SPACELESS = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+WORD = re.compile(rf"[{SPACELESS}]|[^\W{SPACELESS}]+")
 # UTF-8 read as Windows-1252 or Latin-1, and what stands for bytes that could not be read
 BROKEN = re.compile("\ufffd|â€[\x80-\xbf™œ“¦˜”]|â\x80[\x80-\xbf]|Ã[\x80-\xbf©¨¼¶¤±³¡]|Â[\xa0-\xbf]")
 
@@ -102,7 +105,7 @@ def vocabulary_fit(tokenizer: Any, collection: Collection) -> list[Finding]:
     An English vocabulary spells other scripts letter by letter, and a sparse model has no other terms (naver/splade#28).
     """
     texts = _sample(collection, PAIRS)
-    words = max(1, sum(len(text.split()) for text in texts))
+    words = max(1, sum(max(len(text.split()), len(WORD.findall(text))) for text in texts))
     made = tokenizer(list(texts), truncation=False, verbose=False, add_special_tokens=False)["input_ids"]
     ids = [token for row in made for token in row]
     unknown = sum(token == tokenizer.unk_token_id for token in ids) / max(1, len(ids))

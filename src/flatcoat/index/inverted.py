@@ -173,7 +173,7 @@ class InvertedIndex:
         given, held = (queries.start, queries.terms, queries.weights), (self.finest, self._reach, self._cheap)
         wrong = kernels().prepare(*given, HEAVIEST, *held, kept, share, ROOM, mass, *made)
         if wrong >= 0:
-            raise _refusal(queries, wrong, "query")
+            raise _refusal(queries, int(wrong), "query")
         n = int(made.start[-1])
         return made._replace(terms=made.terms[:n], ints=made.ints[:n])
 

@@ -179,8 +179,10 @@ class Journal:
         said = struct.pack("<Q", end)
         with contextlib.suppress(OSError):  # without it a journal is good, and less protected
             file = os.open(self.note, os.O_WRONLY | os.O_CREAT, 0o666)
-            os.pwrite(file, said + struct.pack("<I", zlib.crc32(said)), 0)
-            os.close(file)
+            try:
+                os.pwrite(file, said + struct.pack("<I", zlib.crc32(said)), 0)
+            finally:
+                os.close(file)
 
     def _must_be_none(self) -> None:
         """Refuse to begin anew where there was a journal."""

@@ -204,7 +204,7 @@ def _open_index(where: Where, path: Path) -> IndexSearch:
     from flatcoat.index.store import open_index
 
     folder, collection = open_index(path), open_collection(str(where.collection))
-    enforce(belongs(path, folder.facts["of"], corpus=collection.documents.fingerprint))
+    enforce(belongs(path, folder.facts["of"], corpus=collection.documents.fingerprint), None)
     if folder.kind == "bm25":
         if where.source != "bm25":
             raise Misuse(f"{path} is a BM25 index: say bm25 in place of {where.source}")

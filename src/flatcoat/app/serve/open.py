@@ -131,7 +131,7 @@ def _reranker(folder: Path, wanted: str | None, precision: str | None, device: s
 def _leg(name: str, place: Place, texts: Any, models: dict[str, Encoding], precision: str | None, device: str) -> Leg:
     model, path, _ = of_run(place.run, place.index)
     folder = open_index(path)
-    enforce(belongs(path, folder.facts["of"], corpus=texts.fingerprint), ())
+    enforce(belongs(path, folder.facts["of"], corpus=texts.fingerprint), None)
     if folder.facts["of"].get("updated") or len(folder.index) != len(texts):
         raise FlatcoatError(f"{path}: has other documents than {place.run / 'store'}; index the collection again")
     if isinstance(folder.index, Bm25Index):
