@@ -28,15 +28,8 @@ SETTLED = 50_000_000  # nanoseconds: what changed later than this ago may change
 SIDE_BY_SIDE = 16_000_000  # bytes from which hashing in threads is worth their start
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 REFUSED, DENIED = (errno.EROFS, errno.EIO), (errno.EACCES, errno.EPERM, errno.EISDIR)
-SHORT = (
-    "requested and",
-    "os error 27",
-    "os error 28",
-    "No space left",
-    "File too large",
-    "write error in",
-    "could not write",
-)
+SHORT = ("requested and", "os error 27", "os error 28", "No space left", "File too large", "write error in",
+         "could not write")  # fmt: skip
 
 T = TypeVar("T")
 _sums: dict[tuple[int, ...], str] = {}  # sha256 of files that this process has read, by `identity`
@@ -60,7 +53,7 @@ def sum_of(path: Path) -> str:
     known = _sums.get(who)
     if known is None:
         known = sha256_of(path)
-        if time.time_ns() - max(who[3:]) > SETTLED and identity(path) == who:
+        if time.time_ns() - who[4] > SETTLED and identity(path) == who:
             _sums[who] = known
     return known
 
@@ -263,7 +256,7 @@ def write_manifest(folder: Path, kind: str, version: int, facts: Mapping[str, An
         if file.suffix == ".npy" and _cut_off(file):  # numpy's writes pass over what a full disk says at the very end
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(file))
     files = {str(f.relative_to(folder)): {"bytes": f.stat().st_size, "sha256": sum_of(f)} for f in every}
-    write_json(folder / MANIFEST, sealed({"format": kind, "version": version, **facts, "files": files}))
+    write_json(folder / MANIFEST, sealed({"format": kind, "version": version, "sealed": True, **facts, "files": files}))
 
 
 def _cut_off(file: Path) -> bool:
@@ -282,18 +275,14 @@ def _cut_off(file: Path) -> bool:
 def read_manifest(folder: Path, kind: str, version: int, *, verify: bool = True) -> dict[str, Any]:
     """Open what `write_manifest` described: its own digest and every size are compared, and hashes unless `verify` is false.
 
-    A file is hashed once a process; large ones side by side.
-
     Raises:
         FlatcoatError: not such a folder, another version, or a file that is missing or altered.
     """
     restore(folder)
     if not (folder / MANIFEST).is_file():
         raise FlatcoatError(f"{folder}: not a {kind} folder (it has no {MANIFEST})")
-    manifest, cure = read_json(folder / MANIFEST), f"remove {folder} and make it again"
-    if not isinstance(manifest, dict):
-        raise FlatcoatError(f"{folder / MANIFEST}: holds a {type(manifest).__name__}, not an object; {cure}")
-    manifest = unsealed(folder / MANIFEST, cast("dict[str, Any]", manifest), cure)
+    cure = f"remove {folder} and make it again"
+    manifest = _manifest(folder / MANIFEST, cure)
     if manifest.get("format") != kind:
         raise FlatcoatError(f"{folder}: holds {manifest.get('format')!r}, not a {kind}")
     if manifest.get("version") != version:
@@ -309,6 +298,14 @@ def read_manifest(folder: Path, kind: str, version: int, *, verify: bool = True)
     if verify:
         same_sums(folder, {name: facts[SEAL] for name, facts in files.items()}, cure)
     return manifest
+
+
+def _manifest(path: Path, cure: str) -> dict[str, Any]:
+    told = read_object(path)
+    plain = unsealed(path, told, cure)
+    if plain.pop("sealed", False) and SEAL not in told:
+        raise FlatcoatError(f"{path}: altered since it was written (its {SEAL} is gone); {cure}")
+    return plain
 
 
 def _same_size(file: Path, wanted: int, cure: str) -> None:

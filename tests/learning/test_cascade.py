@@ -292,7 +292,7 @@ def test_a_teacher_of_pairs_says_each_thing_once(tiny, toy, tmp_path):
         file.write(b"cut")  # killed while it wrote
     again = PairTeacher(model, collection, tmp_path / "kept.scores", 2.0)
     np.testing.assert_array_equal(again.score(queries, documents, wanted), first)
-    assert asked == [2] and (tmp_path / "kept.scores").stat().st_size == 2 * 20
+    assert asked == [2] and (tmp_path / "kept.scores").stat().st_size == (2 + 1) * 20  # and their mark
     both = Ensemble([teacher, again], 3.0).score(queries, documents, wanted)
     np.testing.assert_allclose(both, 3 * standard(first), atol=1e-6)
 

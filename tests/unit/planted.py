@@ -110,12 +110,12 @@ def terms(rows, words=64):
     return Sparse.of(weights)
 
 
-NAMES, NOISE = [f"w{i}" for i in range(64)], np.arange(64) < 4
+NAMES, NOISE = [f"w{i}" for i in range(300)], np.arange(300) < 4
 HEALTHY = [{10 + i: 1.0, 11 + i: 2.0} for i in range(30)]
 
 
-def healthy(rows=HEALTHY):
-    return sparse.health(terms(rows), NAMES, NOISE)
+def healthy(rows=HEALTHY, words=64):
+    return sparse.health(terms(rows, words), NAMES[:words], NOISE[:words])
 
 
 def folder_saying(shop, name, **said):

@@ -141,7 +141,8 @@ CASES = {
     ("sparse.health", "dead"): (lambda s: healthy([*HEALTHY[:20], *[{}] * 10]), lambda s: healthy()),
     ("sparse.health", "collapse"): (lambda s: healthy([HEALTHY[0]] * 30), lambda s: healthy()),
     ("sparse.health", "all-active"): (
-        lambda s: healthy([{t: 1.0 + t + i for t in range(4, 40)} for i in range(30)]), lambda s: healthy()),
+        lambda s: healthy([{t: 1.0 + t + i for t in range(4, 150)} for i in range(30)], 300),
+        lambda s: healthy([{4 + (i * 7 + j) % 60: 1.0 + j for j in range(36)} for i in range(30)])),
     ("sparse.health", "noise"): (lambda s: healthy([{**row, 1: 3.0} for row in HEALTHY]), lambda s: healthy()),
     ("sparse.health", "saturation"): (lambda s: healthy([{**row, 50: 0.1} for row in HEALTHY]), lambda s: healthy()),
     ("sparse.clean_top", "noise"): (lambda s: top(s, True), lambda s: top(s, False)),

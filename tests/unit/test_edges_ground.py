@@ -114,7 +114,7 @@ def test_an_array_that_was_cut_off_is_a_full_disk(tmp_path):
 @pytest.mark.parametrize(
     "manifest,said",
     [
-        ([1], "holds a list, not an object"),
+        ([1], "a JSON list where an object is right"),
         ({"format": "thing", "version": 1, "files": [1]}, "its files want bytes and sha256"),
         ({"format": "thing", "version": 1, "files": {"a": {"bytes": 1}}}, "its files want bytes and sha256"),
         ({"format": "thing", "version": 1, "sha256": "0"}, "altered since it was written"),

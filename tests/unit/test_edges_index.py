@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 from pathlib import Path
 
@@ -63,11 +64,14 @@ def test_rescoring_in_parts_is_rescoring_at_once(monkeypatch):
     ).all()  # five candidates for eight places
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
-def test_a_full_disk_is_said_by_its_number():
-    index = vector.build(unit(3000, 16), VectorSettings("sq"))
-    with pytest.raises(OSError, match="space") as error:
-        store._write_faiss(index, Path("/dev/full"))
+def test_a_full_disk_is_said_by_its_number(tmp_path, monkeypatch):
+    class Full(io.RawIOBase):
+        def write(self, _):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "open", lambda *_: Full())
+    with pytest.raises(OSError, match="No space left on device") as error:
+        store._write_faiss(vector.build(unit(300, 16), VectorSettings("sq")), tmp_path / "index.faiss")
     assert error.value.errno == errno.ENOSPC
 
 

@@ -81,6 +81,8 @@ def test_a_heap_keeps_the_greatest_whatever_their_order():
 def test_whole_numbers_stay_below_their_room():
     numbers, step = sparse_kernels.quantise(np.array([1.0, 1.0]), np.array([3.5, 0.0]), 2.0)
     assert step == 2.0 and numbers.tolist() == [1.0, 1.0]  # 3.5 of at most 4
+    halves, step = sparse_kernels.quantise(np.full(4, 0.5), np.ones(4), 2.0)
+    assert step == 2.0 and halves.tolist() == [0.0] * 4  # by a step of 1 all were rounded up to 4
     for weights in ([1.5] * 5, [0.5] * 7, [7.4, 2.6]):
         made, step = sparse_kernels.quantise(np.array(weights), np.ones(len(weights)), 1.0)
         assert made.sum() < 2.0 and np.abs(made * step - weights).max() <= step / 2

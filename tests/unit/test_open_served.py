@@ -17,6 +17,7 @@ from flatcoat.app.serve import open as module
 from flatcoat.app.serve.open import open_served, rerankers_of, retrievers_of
 from flatcoat.data.store import Collection
 from flatcoat.errors import FlatcoatError, Misuse
+from flatcoat.files import sealed, write_json
 from flatcoat.index.store import open_index
 from flatcoat.records import silent
 from flatcoat.search import align
@@ -183,7 +184,7 @@ def test_an_index_of_another_corpus_is_refused(run, tmp_path):
     manifest = tmp_path / "run" / "index" / "bm25" / "manifest.json"
     facts = json.loads(manifest.read_text())
     facts["of"]["corpus"] = "another"
-    manifest.write_text(json.dumps(facts))
+    write_json(manifest, sealed(facts))
     with pytest.raises(FlatcoatError, match="corpus"):
         open_served(tmp_path / "run", legs=["bm25"])
 

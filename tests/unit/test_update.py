@@ -116,4 +116,4 @@ def test_the_verbs(tmp_path, capsys):
     assert "ciff or anserini" in capsys.readouterr().err
     (tmp_path / "bad.jsonl").write_text('{"id": "a", "vector": {"w": 1}}\n{oops\n')
     assert call("import", tmp_path / "bad.jsonl", "--from", "anserini", "--out", tmp_path / "y") == 1
-    assert "bad.jsonl, line 2: not valid JSON" in capsys.readouterr().err
+    assert "bad.jsonl:2: not valid JSON" in capsys.readouterr().err

@@ -113,17 +113,18 @@ def fidelity(
     if max_loss is not None and qrels is None:
         raise Misuse("--max-loss wants --qrels: a loss of quality is measured on judged queries")
     enforce(
-        belongs(index, folder.facts["of"], model=documents.facts.get("model"), corpus=documents.facts.get("corpus"))
+        belongs(index, folder.facts["of"], model=documents.facts.get("model"), corpus=documents.facts.get("corpus")),
+        None,
     )
-    enforce(belongs(queries, asked.facts, model=documents.facts.get("model")))
+    enforce(belongs(queries, asked.facts, model=documents.facts.get("model")), None)
     if isinstance(documents.vectors, np.ndarray) and isinstance(asked.vectors, np.ndarray):
-        enforce(normalisation(asked.vectors, documents.vectors))
+        enforce(normalisation(asked.vectors, documents.vectors), None)
     if list(folder.ids) != list(documents.ids):
         raise Misuse(
             f"{index} does not hold the documents of {vectors}, row by row (was it updated?); index them to measure it"
         )
     if isinstance(documents, SparseFolder) and isinstance(asked, SparseFolder):
-        enforce(same_vocabulary(vectors, documents.vocabulary, asked.vocabulary))
+        enforce(same_vocabulary(vectors, documents.vocabulary, asked.vocabulary), None)
     names = measures.split()
     judge = Judge(
         exact_index(documents.vectors, vectors), as_queries(asked.vectors), qrels=read_qrels(qrels) if qrels else None,

@@ -37,7 +37,9 @@ def mine(
     """`flatcoat mine`."""
     from flatcoat.data.pairs import load_pairs
     from flatcoat.mining.mine import mine as dig
+    from flatcoat.models.base import runtime_of
 
+    runtime_of(device, precision)  # what is wrong with them is said before anything is looked at
     if kind not in KINDS:
         raise Misuse(f"--kind {kind}{nearest(kind, list(KINDS))}: one of {', '.join(KINDS)}")
     if workers is not None:

@@ -19,6 +19,7 @@ PROBES = (
 )
 TOP = 10
 ALL_ACTIVE = 0.25  # of the vocabulary, in the mean text
+FEW = 100  # terms: so many may be the text's own, however small the vocabulary
 
 
 def health(vectors: Sparse, names: list[str], noise: np.ndarray, what: str = "texts") -> list[Finding]:
@@ -41,7 +42,7 @@ def health(vectors: Sparse, names: list[str], noise: np.ndarray, what: str = "te
         found.append(Finding("error", "collapse", f"{same:.0%} of {what} have the representation of another",
                              "one position wins every maximum: check the tokenizer's special tokens and the rate"))  # fmt: skip
     active = counts.mean() / vectors.vocab_size
-    if active > ALL_ACTIVE:
+    if active > ALL_ACTIVE and counts.mean() > FEW:
         found.append(Finding("error", "all-active", f"{active:.0%} of the vocabulary is active in each of {what}",
                              "is its head untrained, or read without log and ReLU? train with sparsity"))  # fmt: skip
     mass = np.bincount(vectors.terms, vectors.weights, minlength=vectors.vocab_size)

@@ -117,7 +117,7 @@ def _without_repeats(order: list[int], keys: list[int], batch: int) -> list[list
             present.add(keys[position])
             if len(chosen) == batch:
                 break
-        waiting = still + waiting[len(chosen) + len(still) :] if len(chosen) + len(still) < len(waiting) else still
+        waiting = still  # of fewer queries than a batch has, so that what waits is always looked at to its end
         if len(chosen) < batch:
             return batches
         batches.append(chosen)

@@ -63,10 +63,10 @@ def write_tiny_mlm(folder: Path, *, seed: int = 0, terms: int = 40) -> Path:
 
     from flatcoat.models.mlm import calibrate, load_mlm, save_mlm
 
+    state = torch.get_rng_state()
+    torch.manual_seed(seed)  # before reading: a head that is not in the checkpoint is drawn
     with tempfile.TemporaryDirectory() as place:
         network, tokenizer = load_mlm(write_tiny(Path(place) / "dense", seed=seed))
-    state = torch.get_rng_state()
-    torch.manual_seed(seed)
     with torch.no_grad():
         for name, parameter in network.named_parameters():
             if "transform" in name or "decoder" in name:
