@@ -17,7 +17,21 @@ _hook = install_import_hook(["flatcoat.objectives", "flatcoat.index", "flatcoat.
                              "flatcoat.training"], "beartype.beartype")  # fmt: skip
 
 torch.set_num_threads(1)  # tiny models; several test processes share the cores
+TESTS = Path(__file__).resolve().parent
+SLOW = (
+    *("learning", "web", "engines", "contracts/test_engines.py", "faults/test_kills.py", "faults/test_two.py"),
+    *("properties/test_sg_follow.py", "test_docs_coming_from.py", "unit/test_ablate.py", "unit/test_cli.py"),
+    *("unit/test_cli_sparse.py", "unit/test_inverted.py", "unit/test_scifact.py", "unit/test_speed.py"),
+    *("unit/test_supply.py",),
+)
 COLLECTIONS = Path(__file__).resolve().parents[2] / "shared" / "collections"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what trains, serves, or starts processes and browsers: `make fast` leaves it out."""
+    for item in items:
+        if item.path.relative_to(TESTS).as_posix().startswith(SLOW):
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="session")

@@ -251,6 +251,8 @@ def noted(path: Path) -> dict[str, Any] | None:
 
 def write_manifest(folder: Path, kind: str, version: int, facts: Mapping[str, Any], skip: tuple[str, ...] = ()) -> None:
     """Describe a folder: kind, version, facts, every file's size and sha256, and its own. Raises OSError where an array was cut off."""
+    for half in folder.rglob(".*.partial"):  # what a killed writer left, in work that was taken up again
+        half.unlink()
     every = [f for f in sorted(folder.rglob("*")) if f.is_file() and f.name != MANIFEST and f.name not in skip]
     for file in every:
         if file.suffix == ".npy" and _cut_off(file):  # numpy's writes pass over what a full disk says at the very end

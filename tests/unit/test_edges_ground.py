@@ -368,3 +368,12 @@ def test_texts_and_libraries_that_cannot_be(monkeypatch, tmp_path):
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ModuleNotFoundError, match="flatcoat_has_no_such_module"):
         need("flatcoat_wants_more", "extra")  # it is installed: what it lacks is another's to say
+
+
+def test_what_a_killed_writer_left_in_a_folder_is_no_part_of_it(tmp_path):
+    (tmp_path / "data").write_bytes(b"12345")
+    (tmp_path / ".manifest.json.partial").write_text("{")
+    (tmp_path / ".done.json.partial").write_text("{")
+    files.write_manifest(tmp_path, "thing", 1, {})
+    assert list(files.read_manifest(tmp_path, "thing", 1)["files"]) == ["data"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "manifest.json"]

@@ -19,6 +19,7 @@ WIDTH = 256
 
 def dense_reading(made: object) -> Float32[np.ndarray, "text dim"]:
     """Unit vectors of texts. Raises Misuse where it is no representation."""
+    kind = type(made).__name__
     if isinstance(made, Sparse):
         found = _projected(made)
     elif isinstance(made, MultiVector):
@@ -28,7 +29,7 @@ def dense_reading(made: object) -> Float32[np.ndarray, "text dim"]:
     elif isinstance(made, np.ndarray) and made.ndim == 2:
         found = cast(Any, made)
     else:
-        raise Misuse(f"negatives are drawn by one vector a text; {type(made).__name__} has none")
+        raise Misuse(f"negatives are drawn by one vector a text; {kind} has none")
     found = np.asarray(found, dtype=np.float32)  # pyright: ignore[reportUnknownArgumentType]  # any array
     return found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), np.finfo(np.float32).tiny)
 
