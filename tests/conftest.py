@@ -19,7 +19,16 @@ _hook = install_import_hook(["flatcoat.objectives", "flatcoat.index", "flatcoat.
 torch.set_num_threads(1)  # tiny models; several test processes share the cores
 TESTS = Path(__file__).resolve().parent
 SLOW = (
-    *("learning", "web", "engines", "contracts/test_engines.py", "faults/test_kills.py", "faults/test_two.py"),
+    *(
+        "learning",
+        "web",
+        "engines",
+        "contracts/test_engines.py",
+        "faults",
+        "fuzz",
+        "unit/test_kernels",
+        "test_examples.py",
+    ),
     *("properties/test_sg_follow.py", "test_docs_coming_from.py", "unit/test_ablate.py", "unit/test_cli.py"),
     *("unit/test_cli_sparse.py", "unit/test_inverted.py", "unit/test_scifact.py", "unit/test_speed.py"),
     *("unit/test_supply.py",),
