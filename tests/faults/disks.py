@@ -7,7 +7,6 @@ place, and leave what was there; with room again the same command must make the 
 
 from __future__ import annotations
 
-import argparse
 import math
 import os
 import random
@@ -21,6 +20,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+from asking import asked_for
 from kills import SCENES, Scene, Stage, halves, products, warm, whole
 
 PAGE, NOBODY = 4096, 65534
@@ -149,12 +149,7 @@ def disks(
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--times", type=int, default=60)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--seconds", type=float, default=math.inf)
-    parser.add_argument("verbs", nargs="*")
-    asked = parser.parse_args()
+    asked = asked_for(60)
     with tempfile.TemporaryDirectory() as folder:
         done = disks(Path(folder).resolve(), asked.times, asked.seed, asked.verbs, asked.seconds)
     lines = [f"{name}, {kind}: {outcome} {number}" for (name, kind, outcome), number in sorted(done.items())]

@@ -8,7 +8,6 @@ products must have the bytes of the undisturbed ones, and nothing half may be le
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import math
 import os
@@ -22,6 +21,8 @@ import traceback
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+
+from asking import asked_for
 
 WATCHED = ("os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate", "os.symlink", "os.link", "shutil.rmtree")
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
@@ -246,12 +247,7 @@ def kills(
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--times", type=int, default=200)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--seconds", type=float, default=math.inf)
-    parser.add_argument("verbs", nargs="*")
-    asked = parser.parse_args()
+    asked = asked_for(200)
     with tempfile.TemporaryDirectory() as folder:
         done = kills(Path(folder).resolve(), asked.times, asked.seed, asked.verbs, asked.seconds)
     lines = [f"{name}: {number} kills" for name, number in sorted(done.items())]

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
-
 import numpy as np
 import pytest
+from drawing import NONE, RNG
 
 from flatcoat.errors import FlatcoatError, Misuse
 from flatcoat.index.base import TopK
@@ -23,20 +22,7 @@ from flatcoat.mining.draws import (
 from flatcoat.mining.mine import BLOCK, MineSettings, as_pairs, mine
 from flatcoat.mining.reading import WIDTH, dense_reading
 from flatcoat.representations import Dense, MultiVector, Sparse
-from flatcoat.testing.sampler import DOCUMENTS, QUERIES, FixedEncode
-
-RNG = np.random.default_rng
-ALL = np.arange(QUERIES)
-NONE = np.zeros(0, np.int64)
-
-
-def defaults(function):
-    return {
-        name: one.default
-        for name, one in inspect.signature(function).parameters.items()
-        if one.default is not one.empty
-    }
-
+from flatcoat.testing.sampler import DOCUMENTS, FixedEncode
 
 # ---- draws
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
-
 import numpy as np
 import pytest
+from drawing import ALL, NONE, RNG, defaults
 
 from flatcoat.errors import FlatcoatError, Misuse
 from flatcoat.mining.cache import NegativeCache, unlike
@@ -20,19 +19,7 @@ from flatcoat.mining.simans import SimANS
 from flatcoat.mining.stochastic import Stochastic, part_size
 from flatcoat.mining.uniform import Uniform
 from flatcoat.mining.warmup import Warmed
-from flatcoat.testing.sampler import DOCUMENTS, QUERIES, FixedEncode
-
-RNG = np.random.default_rng
-ALL = np.arange(QUERIES)
-NONE = np.zeros(0, np.int64)
-
-
-def defaults(function):
-    return {
-        name: one.default
-        for name, one in inspect.signature(function).parameters.items()
-        if one.default is not one.empty
-    }
+from flatcoat.testing.sampler import DOCUMENTS, FixedEncode
 
 
 class Counting(FixedEncode):
