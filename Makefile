@@ -1,6 +1,7 @@
 # make setup | demo | fast | check | test | format | bench | bench-long | reproduce | docs | site | audit | sbom | lock; everything lives in .venv
 PYTHON ?= python3
 BIN := .venv/bin
+unexport PYTHONDONTWRITEBYTECODE # tests start a hundred processes: what is compiled is kept
 
 .PHONY: setup demo test fast check format bench bench-long bench-setup reproduce docs site audit sbom lock clean
 setup: .venv/.done
@@ -98,7 +99,7 @@ ROOMS := tests/contracts tests/engines tests/faults/test_clocks.py tests/faults/
 coverage: setup
 	@rm -f .coverage .coverage.*
 	cache=$$(mktemp -d) && NUMBA_CACHE_DIR=$$cache $(BIN)/python -m coverage run -m pytest -p no:cacheprovider $(ROOMS); done=$$?; rm -rf $$cache; exit $$done
-	NUMBA_DISABLE_JIT=1 $(BIN)/python -m coverage run -m pytest -p no:cacheprovider tests/unit/test_kernels_small.py tests/unit/test_kernels_postings.py
+	NUMBA_DISABLE_JIT=1 $(BIN)/python -m coverage run -m pytest -p no:cacheprovider tests/unit/test_kernels_small.py tests/unit/test_kernels_edit.py tests/unit/test_kernels_postings.py
 	$(BIN)/python -m coverage combine -q
 	@short=0; for room in '*.py' 'data/*' 'index/**' 'mining/*' 'objectives/*'; do \
 		echo "src/flatcoat/$$room"; $(BIN)/python -m coverage report --include "src/flatcoat/$$room" || short=1; done; exit $$short

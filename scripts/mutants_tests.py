@@ -42,7 +42,7 @@ GROUPS = {
         "mining/nystrom.py": _unit("nystrom"),
         "mining/periodic.py": [*_unit("edges_samplers"), f"{CONTRACT}Periodic"],
         "mining/reading.py": _unit("edges_mining", "dynnibal"),
-        "mining/sg_edit.py": _unit("kernels_small"),
+        "mining/sg_edit.py": _unit("kernels_small", "kernels_edit"),
         "mining/sg_follow.py": [*_unit("kernels_small"), FOLLOW],
         "mining/sg_kernels.py": _unit("kernels_small"),
         "mining/sg_tree.py": [*_unit("kernels_small"), TREE],

@@ -52,7 +52,7 @@ def picture(browser: Any, address: str, theme: str) -> bytes:
     page.goto(address)
     page.locator(".hit").first.wait_for()
     page.goto(address)  # the first answers pay for what is compiled and read once
-    page.wait_for_function("document.querySelectorAll('.column').length > 1")
+    page.locator(".column").nth(1).wait_for()  # nothing evaluated: the page's policy forbids it
     page.locator(".hit").first.wait_for()
     page.wait_for_load_state("networkidle")
     page.wait_for_timeout(1000)  # the last column, and what is drawn behind it

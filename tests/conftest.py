@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # for processes that tests start: threads that wait for a core spin on it
 
 import torch
 from jaxtyping import install_import_hook
@@ -18,28 +19,31 @@ _hook = install_import_hook(["flatcoat.objectives", "flatcoat.index", "flatcoat.
 
 torch.set_num_threads(1)  # tiny models; several test processes share the cores
 TESTS = Path(__file__).resolve().parent
-SLOW = (
-    *(
-        "learning",
-        "web",
-        "engines",
-        "contracts/test_engines.py",
-        "faults",
-        "fuzz",
-        "unit/test_kernels",
-        "test_examples.py",
-    ),
-    *("properties/test_sg_follow.py", "test_docs_coming_from.py", "unit/test_ablate.py", "unit/test_cli.py"),
-    *("unit/test_cli_sparse.py", "unit/test_inverted.py", "unit/test_scifact.py", "unit/test_speed.py"),
-    *("unit/test_supply.py",),
+SLOW = (  # folders, and files by how they begin
+    *("contracts/test_engines.py", "engines", "faults", "fuzz", "learning", "parity", "web"),
+    *("test_docs_coming_from.py", "test_examples.py"),
+    *("properties/test_sg_follow.py", "properties/test_writes.py", "unit/test_ablate.py", "unit/test_cli.py"),
+    *("unit/test_cli_late.py", "unit/test_cli_sparse.py", "unit/test_haystack.py", "unit/test_inverted.py"),
+    *("unit/test_kernels", "unit/test_langchain.py", "unit/test_mteb.py", "unit/test_open_served.py"),
+    *("unit/test_scifact.py", "unit/test_serve_", "unit/test_speed", "unit/test_supply.py"),
 )
 COLLECTIONS = Path(__file__).resolve().parents[2] / "shared" / "collections"
 
 
+def slow(path: Path) -> bool:
+    """Whether a file trains, serves, asks other libraries, or starts processes and browsers."""
+    return path.is_relative_to(TESTS) and path.relative_to(TESTS).as_posix().startswith(SLOW)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """What `make fast` leaves out is not even imported."""
+    return True if config.option.markexpr == "not slow" and slow(collection_path) else None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what trains, serves, or starts processes and browsers: `make fast` leaves it out."""
+    """Mark what is slow."""
     for item in items:
-        if item.path.relative_to(TESTS).as_posix().startswith(SLOW):
+        if slow(item.path):
             item.add_marker(pytest.mark.slow)
 
 

@@ -43,10 +43,13 @@ def need(module: str, extra: str) -> ModuleType:
     """Import an optional dependency, or say which extra brings it.
 
     Raises:
-        Misuse: the module is not installed.
+        Misuse: the module is not installed, or a library of the system that it wants.
     """
     try:
         return importlib.import_module(module)
+    except OSError as error:
+        first = str(error).partition("\n")[0]
+        raise Misuse(f"{module} wants a library of the system: {first}") from error
     except ModuleNotFoundError as error:
         if error.name is not None and error.name.split(".")[0] != module.split(".")[0]:
             raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -18,6 +19,7 @@ from flatcoat.files import atomic_folder, lines_of, read_manifest, steady, write
 from flatcoat.representations import Dense
 
 KIND, VERSION = "flatcoat-vectors", 1
+OF_THE_FILE = (None, errno.EINVAL)  # an OSError without a number, or of a place that the file does not have
 
 
 @dataclass(frozen=True)
@@ -69,23 +71,15 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
 
     Raises:
         FlatcoatError: it is damaged.
-        FileNotFoundError: it is not there.
+        OSError: it is not there, or the machine does not give it.
     """
+    damage = (zipfile.BadZipFile, zlib.error, ValueError, EOFError, LookupError, OSError, RuntimeError, AttributeError)
     try:
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
-    except FileNotFoundError:
-        raise
-    except (
-        zipfile.BadZipFile,
-        zlib.error,
-        ValueError,
-        EOFError,
-        LookupError,
-        OSError,
-        RuntimeError,
-        AttributeError,
-    ) as error:
+    except damage as error:
+        if isinstance(error, OSError) and error.errno not in OF_THE_FILE:
+            raise
         path.unlink(missing_ok=True)
         raise FlatcoatError(f"{path}: damaged, and removed; run the same command again to make it again") from error
 

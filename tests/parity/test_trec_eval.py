@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flatcoat.data.trec import read_qrels, read_run, write_qrels, write_run
-from flatcoat.evaluation.measures import evaluate, means
+from flatcoat.evaluation.measures import evaluate, means, parse
 from flatcoat.records import Ranking
 
 trec_eval = pytest.importorskip("pytrec_eval")
@@ -123,3 +125,19 @@ def test_trec_eval_rr_at_a_cutoff_is_its_reciprocal_rank_within_it():
         first = {"q": dict(list(Ranking.of(run["q"]).as_dict().items())[:5])}
         wanted = trec_eval.RelevanceEvaluator(qrels, {"recip_rank"}).evaluate(first)["q"]["recip_rank"]
         assert evaluate(qrels, {"q": Ranking.of(run["q"])}, ["RR@5"])["RR@5"]["q"] == pytest.approx(wanted)
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 14), reason="ir_measures' own reading of names wants an earlier Python")
+def test_trec_eval_measures_are_named_as_ir_measures_names_them():
+    import ir_measures
+
+    names = [
+        "nDCG@10",
+        "AP",
+        "AP(rel=2)@100",
+        "P(rel=2)@5",
+        "Success(rel=2)@5",
+        "nDCG(gains={1: 3})@5",
+        "Judged@10",
+    ]
+    assert parse(names) == [ir_measures.parse_measure(name) for name in names]

@@ -12,6 +12,7 @@ from commands import call
 from flatcoat.checks.base import Finding, enforce
 from flatcoat.checks.run import rank_order
 from flatcoat.checks.texts import vocabulary_fit
+from flatcoat.data.trec import names_run
 from flatcoat.errors import FlatcoatError
 from flatcoat.search.journal import Journal
 
@@ -39,6 +40,17 @@ def test_a_packed_run_is_read_by_the_check_as_by_the_reader(tmp_path, capsys):
         (tmp_path / f"{name}.trec.gz").write_bytes(gzip.compress(run_lines(rank).encode()))
     assert call("evaluate", tmp_path / "qrels", tmp_path / "good.trec.gz", "--measures", "RR@5") == 0
     assert call("evaluate", tmp_path / "qrels", tmp_path / "bad.trec.gz", "--measures", "RR@5") == 1
+    assert [call("check", tmp_path / f"{name}.trec.gz") for name in ("good", "bad")] == [0, 1]
+    named = {
+        "a.trec": True,
+        "a.run.gz": True,
+        "a.tsv": True,
+        "a.jsonl": False,
+        "trec": False,
+        "pypi:a": False,
+        "a.gz": False,
+    }
+    assert {name: names_run(name) for name in named} == named
     assert "rank-order: " in capsys.readouterr().err
 
 

@@ -164,3 +164,13 @@ def test_samples_that_teach_nothing():
             corrector.fit(codes, fresh)
     with pytest.raises(Misuse, match="penalty"):
         Ridge(penalty=0.0)
+
+
+def test_training_stops_after_epochs_without_a_better_loss(monkeypatch):
+    """A rate at which nothing changes: the first `patience` epochs are not better, and the next is not begun."""
+    codes, fresh = sample(60)
+    begun = []
+    batches = Network._batches
+    monkeypatch.setattr(Network, "_batches", lambda self, *rest: begun.append(1) or batches(self, *rest))
+    Network(hidden=4, rate=0.0, patience=3, epochs=20, squared=10.0).fit(codes, fresh)
+    assert len(begun) == 3

@@ -8,6 +8,7 @@ import pytest
 from flatcoat.errors import FlatcoatError, Misuse
 from flatcoat.mining.dynnibal import Dynnibal, DynnibalSettings, estimated_drift, lifted
 from flatcoat.mining.reading import dense_reading
+from flatcoat.mining.sg_follow import keep
 from flatcoat.mining.sg_tree import TreeSettings
 from flatcoat.mining.softmax_tree import SoftmaxSettings
 from flatcoat.mining.uniform import Uniform
@@ -212,3 +213,28 @@ def test_bad_settings_and_draws_too_soon():
         Dynnibal(5, Moving(), small())
     with pytest.raises(FlatcoatError, match="no tree is built yet"):
         Dynnibal(QUERIES * 10, Moving(), small()).draw(np.arange(2), np.arange(2), 3, np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("wrong", [{"every": 0}, {"landmarks": 0}, {"sample": 9}, {"lag": -1}])
+def test_settings_below_their_least_are_refused(wrong):
+    with pytest.raises(Misuse, match="every and landmarks want to be at least 1, sample 10, lag 0"):
+        small(**wrong)
+    assert small(every=1, landmarks=1, sample=10, lag=0).sample == 10
+
+
+@pytest.mark.parametrize(("lost", "anew"), [(0.0, False), (0.5, False), (0.51, True)])
+def test_a_kept_tree_is_built_anew_only_where_most_points_have_left(lost, anew, monkeypatch):
+    model, notes = Moving(), []
+    monkeypatch.setattr("flatcoat.mining.dynnibal.keep", lambda tree, points: lost + 0 * keep(tree, points))
+    sampler = Dynnibal(model.n, model, small(follow="keep"), note=notes.append)
+    play(sampler, model, 5)
+    assert f"; {model.n if anew else 0} hung anew;" in notes[-1]
+
+
+@pytest.mark.parametrize(("share", "deep"), [(0.0, 8), (0.25, 6), (0.5, 4), (1.0, 0)])
+def test_so_many_negatives_are_of_the_tree(share, deep):
+    model = Moving()
+    sampler = Dynnibal(model.n, model, small(uniform=share))
+    play(sampler, model, 1)
+    drawn = sampler.draw(np.arange(6), np.arange(6), 8, np.random.default_rng(0))
+    assert drawn.rows.shape == (6, 8) and sampler._looked[1].shape[1] == deep

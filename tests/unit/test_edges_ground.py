@@ -296,6 +296,20 @@ def test_parts_in_work_that_are_damaged_are_removed(tmp_path):
         read_arrays(part)
 
 
+def test_parts_stay_where_the_machine_is_at_fault(tmp_path, monkeypatch):
+    part = tmp_path / "part.npz"
+    np.savez(part, a=np.arange(3))
+
+    def load(*_, **__):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(np, "load", load)
+        with pytest.raises(OSError, match="Too many open files"):
+            read_arrays(part)
+    assert read_arrays(part)["a"].tolist() == [0, 1, 2]
+
+
 def test_columns_at_their_edges(tmp_path):
     writer, empty = ColumnWriter(tmp_path, "a"), ColumnWriter(tmp_path, "none")
     for text in ("one", "", "drei ü"):
@@ -368,6 +382,11 @@ def test_texts_and_libraries_that_cannot_be(monkeypatch, tmp_path):
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ModuleNotFoundError, match="flatcoat_has_no_such_module"):
         need("flatcoat_wants_more", "extra")  # it is installed: what it lacks is another's to say
+    (tmp_path / "flatcoat_wants_cairo.py").write_text("raise OSError('no library called \"cairo\" was found\\nmore')\n")
+    with pytest.raises(
+        Misuse, match='^flatcoat_wants_cairo wants a library of the system: no library called "cairo" was found$'
+    ):
+        need("flatcoat_wants_cairo", "extra")
 
 
 def test_what_a_killed_writer_left_in_a_folder_is_no_part_of_it(tmp_path):

@@ -239,3 +239,20 @@ def test_total_is_the_weighted_sum_and_wants_a_term():
     }
     with pytest.raises(ValueError, match="at least one term"):
         total([], EVIDENCE, 0)
+
+
+def test_df_flops_pays_by_frequency_and_by_activation():
+    weights, frequency = torch.tensor([[0.5, 0.2], [0.1, 0.4]]), torch.tensor([0.05, 0.3])
+    paid = df_activation(frequency, 0.1, 4.0)
+    assert 0.01 < paid[0] < 0.5 < paid[1] < 0.99
+    wanted = sum(float(paid[v]) * float(weights[:, v].mean()) ** 2 for v in range(2))
+    assert df_flops(weights, frequency, 0.1, 4.0).item() == pytest.approx(wanted, rel=1e-6)
+
+
+def test_a_side_without_weights_is_far_but_finite():
+    """The floor is added: a side next to nothing must not pay more than one of nothing."""
+    eps = torch.finfo(torch.float32).eps
+    some = torch.ones(2, 3)
+    paid = [anti_collapse(torch.full((2, 3), weight), some).item() for weight in (0.0, eps / 3, 1.0)]
+    assert all(math.isfinite(value) for value in paid) and paid[0] > paid[1] > paid[2]
+    assert paid[1] == pytest.approx((2 * eps) ** -2, rel=1e-3)

@@ -227,6 +227,39 @@ def test_periodic_with_an_empty_list_draws_anywhere():
     np.testing.assert_allclose(drawn.log_q[:, 0], [-np.log(DOCUMENTS), -np.log(4)], rtol=1e-6)
 
 
+@pytest.mark.parametrize("kind", [Periodic, SimANS])
+def test_mined_lists_know_equal_texts_and_positives_below_the_first_ranks(kind):
+    """By keys a document equal to a positive is no negative; by vectors a positive that the ranking does not reach has its score."""
+    scores = FixedEncode().documents() @ FixedEncode().queries(np.array([5]))[0]
+    order = np.argsort(-scores)
+    positive, twin = int(order[30]), int(order[1])
+    keys = np.arange(DOCUMENTS)
+    keys[twin] = keys[positive]
+    made = kind(
+        np.array([5]), [np.array([positive])], DOCUMENTS, MineSettings(1, 4, absolute_margin=0.0), keys=keys, every=1
+    )
+    made.after_step(0, FixedEncode())
+    assert set(made.pool[0].tolist()) <= {-1}  # all of the first four stand above the positive
+    made = kind(np.array([5]), [np.array([positive])], DOCUMENTS, MineSettings(1, 4), keys=keys, every=1)
+    made.after_step(0, FixedEncode())
+    assert made.pool[0].tolist() == [int(order[at]) for at in (0, 2, 3, 4)]
+
+
+def test_a_query_whose_list_begins_with_document_0_has_one():
+    notes = []
+    near = int(
+        np.argmax((FixedEncode().documents() @ FixedEncode().queries(ALL).T)[0])
+    )  # document 0 stands highest here
+    only = lambda query, rows: rows != 0  # noqa: E731
+    for kind in (Periodic, SimANS):
+        made = kind(
+            ALL[near : near + 1], [np.array([7])], DOCUMENTS, MineSettings(1, DOCUMENTS), note=notes.append, refuse=only
+        )
+        made.after_step(0, FixedEncode())
+        assert made.pool[0, 0] == 0 and (made.pool[0, 1:] < 0).all()
+    assert notes == ["mined negatives after step 0: 0 of 1 queries have none of their own"] * 2
+
+
 def test_simans_keeps_its_rankings():
     notes = []
     positives = [np.array([q, q + 20]) for q in ALL]

@@ -53,7 +53,7 @@ def test_titles_of_one_name_are_numbered(tmp_path):
 
 
 def test_tables_of_one_name_are_all_written(tmp_path):
-    pytest.importorskip("cairosvg")
+    pytest.importorskip("cairosvg", exc_type=(ImportError, OSError))  # pyright: ignore[reportArgumentType]
     report = Report("t")
     section = report.section("one")
     for n, title in enumerate(("表", "图", "loss", "loss")):

@@ -132,6 +132,70 @@ def test_draws_come_as_often_as_the_softmax_or_their_own_log_q_says(name):
     assert report.given_up == 0 and report.clusters >= 2 and 0 <= report.accepted <= 1 and 0 < report.effective <= 1
 
 
+def law_of_a_dive(query, beta, p, c, tree):
+    """The probability of each position below cluster (p, c), by its own recursion: the kids of a level, or what is left of the point."""
+    a, near = tree.arrays, lambda at: float(query @ tree.vectors[tree.arrays.order[at]])
+    if c < 0:
+        return {p: 1.0}
+    group, rest = [], c
+    while rest >= 0 and a.level[rest] == a.level[c]:
+        group, rest = [*group, rest], a.prev[rest]
+    parts = [(kernels.members(p, rest, a.size), p, rest)]
+    parts += [(a.size[kid] * np.exp(beta * (near(kid) - near(p))), kid, a.last[kid]) for kid in group]
+    whole, law = sum(weight for weight, _, _ in parts), {}
+    for weight, at, kid in parts:
+        for place, share in law_of_a_dive(query, beta, at, kid, tree).items():
+            law[place] = law.get(place, 0.0) + weight / whole * share
+    return law
+
+
+def test_a_dive_keeps_its_law():
+    """Every part of a fan of kids is taken as often as its weight says, and the log probability told is the law's."""
+    tree = SGTree.build(points(24, spread=0.9, seed=4), TreeSettings(3.0, 1))
+    a, state = tree.arrays, np.array([7], np.uint64)
+    fan = max(np.bincount(a.parent[a.parent >= 0] * 100 + a.level[a.parent >= 0]))
+    assert fan >= 4  # kids of one point and one level
+    law = law_of_a_dive(QUERIES[0], 2.0, 0, a.last[0], tree)
+    assert sum(law.values()) == pytest.approx(1) and len(law) == 24
+    s, weights, near = float(QUERIES[0] @ tree.vectors[a.order[0]]), np.empty(24), np.empty(24)
+    seen = np.zeros(24)
+    for _ in range(3000):
+        at, cosine, log = kernels.dive(
+            QUERIES[0],
+            2.0,
+            0,
+            a.last[0],
+            s,
+            tree.vectors,
+            a.order,
+            a.level,
+            a.prev,
+            a.last,
+            a.size,
+            state,
+            weights,
+            near,
+        )
+        seen[at] += 1
+        assert log == pytest.approx(np.log(law[at]), abs=1e-5)
+        assert cosine == pytest.approx(float(QUERIES[0] @ tree.vectors[a.order[at]]), abs=1e-5)
+    wanted = 3000 * np.array([law[at] for at in range(24)])
+    assert ((seen - wanted) ** 2 / wanted).sum() < 60  # chi-square with 23 degrees: 60 is one in 30,000
+
+
+@pytest.mark.parametrize(
+    "follow", [sg_follow.repair, sg_follow.keep, lambda tree, new: sg_follow.rebuild(tree, new, 0.1)]
+)
+def test_vectors_that_do_not_fit_are_not_followed(follow):
+    tree = SGTree.build(points(8), TreeSettings(1.4, 1))
+    before = tree.vectors
+    with pytest.raises(Misuse, match=r"over vectors \[8, 3\] cannot follow \[9, 3\]"):
+        follow(tree, points(9))
+    with pytest.raises(Misuse, match="unit length"):
+        follow(tree, 2 * points(8))
+    assert tree.vectors is before and broken_laws(tree) == []
+
+
 @pytest.mark.parametrize("wrong", [{"beta": 0.0}, {"gamma": 1.0}, {"clusters": 0}, {"chain": 0}, {"tries": 0}])
 def test_settings_of_draws_are_checked(wrong):
     with pytest.raises(Misuse, match="beta wants to be above 0, gamma above 1"):
@@ -156,6 +220,18 @@ def test_the_hardest_are_the_best():
         assert 12 <= once <= 24 and row == (row[:once] * 5)[:60]
         np.testing.assert_allclose(log_q, -np.log(once), rtol=1e-6)
     assert report.variation == 1.0
+
+
+def test_the_hardest_are_members_of_the_nearest_clusters():
+    tree = SGTree.build(TARGETS, TreeSettings(1.4, 1))
+    a, state = tree.arrays, np.array([3], np.uint64)
+    kid = next(c for c in range(24) if a.last[c] >= 0 and a.parent[c] >= 0 and a.size[c] >= 3)
+    cosines, rows, values = np.array([0.5]), np.empty(3, np.int64), np.empty(3)
+    within = set(a.order[kid : a.last[kid] + a.size[a.last[kid]]].tolist())
+    for _ in range(50):
+        one = np.array([kid]), np.array([a.last[kid]], np.int64), cosines, 1
+        count = kernels.hardest(TARGETS, a.order, a.size, QUERIES[0], 3, *one, state, rows, values)
+        assert 1 <= count <= 3 and set(rows[:count].tolist()) <= within and len(within) < 24
 
 
 def test_a_draw_that_is_given_up_is_a_chains():

@@ -8,10 +8,10 @@ from pathlib import Path
 from flatcoat.app.inspect_files import lines_of, of_lines, of_recipe, of_run_file
 from flatcoat.checks.base import Finding
 from flatcoat.data.collection import open_collection
+from flatcoat.data.trec import names_run
 from flatcoat.errors import Misuse
 from flatcoat.files import MANIFEST, read_json
 
-RUNS = (".trec", ".run", ".txt")
 KINDS = (
     "a model, a collection, vectors, an index, a run (.trec), a run's folder, a recipe (.toml), "
     "a teacher's scores or negatives (.jsonl)"
@@ -27,7 +27,7 @@ def inspect(thing: str, qrels: Path | None, on: str | None) -> list[Finding]:
     path = Path(thing)
     if path.is_file():
         return _file(thing, path, qrels, on)
-    if path.suffix in (".toml", *RUNS, ".jsonl") and not path.exists():
+    if (path.suffix in (".toml", ".jsonl") or names_run(path)) and not path.exists():
         raise Misuse(f"{thing}: no such file")
     if path.is_dir() and (path / "recipe.toml").is_file():
         from flatcoat.app.inspect_folders import of_run_folder
@@ -48,7 +48,7 @@ def inspect(thing: str, qrels: Path | None, on: str | None) -> list[Finding]:
 def _file(thing: str, path: Path, qrels: Path | None, on: str | None) -> list[Finding]:
     if path.suffix == ".toml":
         return of_recipe(path)
-    if path.suffix in RUNS:
+    if names_run(path):
         return of_run_file(path, qrels, on)
     kind = lines_of(path) if path.name.endswith((".jsonl", ".jsonl.gz")) else None
     return of_lines(path, kind, on) if kind else _collection(thing)

@@ -17,7 +17,7 @@ from flatcoat.data.lines import json_lines
 from flatcoat.data.pairs import Pairs
 from flatcoat.data.problems import Problems
 from flatcoat.data.store import Collection
-from flatcoat.data.trec import read_run
+from flatcoat.data.trec import names_run, read_run
 from flatcoat.errors import FlatcoatError, Misuse
 from flatcoat.index.inverted import InvertedIndex, InvertedSettings
 from flatcoat.index.multivector_exact import MaxSimExact
@@ -213,7 +213,7 @@ def read_negatives(path: Path, collection: Collection) -> np.ndarray:
 
 
 def _negatives(path: Path) -> Iterator[tuple[str, str, list[str]]]:
-    if path.suffix in (".trec", ".run"):
+    if names_run(path):
         for query_id, ranking in read_run(path).items():
             yield str(path), query_id, list(ranking.doc_ids)
         return

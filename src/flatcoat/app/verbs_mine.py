@@ -18,7 +18,7 @@ from flatcoat.app.tables import ModelTable
 from flatcoat.app.verbs_shards import Asked, Judge, mine_by_workers, negative_line, negative_lines
 from flatcoat.data.collection import open_collection
 from flatcoat.data.store import Collection
-from flatcoat.data.trec import read_run
+from flatcoat.data.trec import names_run, read_run
 from flatcoat.errors import FlatcoatError, Misuse, nearest
 from flatcoat.files import write_text
 from flatcoat.mining.mine import Mined, MineSettings
@@ -83,7 +83,7 @@ def _check(
     found = answered(opened, split) + absent(opened, split)
     if window is not None:
         found += ranks(*window, 1, len(opened.documents))
-    if model.endswith((".trec", ".run", ".txt")) and Path(model).is_file():
+    if names_run(model) and Path(model).is_file():
         found += rank_order(Path(model))
     enforce(found, allow or (), partial(say, quiet=quiet))
 
@@ -102,7 +102,7 @@ def _divided(
     from flatcoat.models.load import kind_of
     from flatcoat.models.source import resolve
 
-    if kind != "list" or out == "-" or model == "bm25" or model.endswith((".trec", ".run", ".txt", ".tsv")):
+    if kind != "list" or out == "-" or model == "bm25" or names_run(model):
         raise Misuse(
             "--workers: wants a model that mines lists (not bm25, a run or --kind), and --out with a file to write"
         )
@@ -129,7 +129,7 @@ def _source(
     texts = opened.queries.texts(rows)
     if model == "bm25":
         return Bm25Index.build(opened.documents.texts()), texts, None
-    if model.endswith((".trec", ".run", ".txt", ".tsv")):
+    if names_run(model):
         return _RunIndex(read_run(Path(model)), opened), [opened.queries.ids[int(row)] for row in rows], None
     from flatcoat.models.load import encode_texts
     from flatcoat.representations import MultiVector, Sparse

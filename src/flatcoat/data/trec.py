@@ -13,6 +13,13 @@ from flatcoat.errors import FlatcoatError, is_utf8
 from flatcoat.files import write_text
 from flatcoat.records import Qrels, Ranking, Run
 
+RUNS = (".trec", ".run", ".txt", ".tsv")
+
+
+def names_run(path: Path | str) -> bool:
+    """Whether a file is a run by its name, packed or not; neither a folder nor a model ends so."""
+    return str(path).removesuffix(".gz").endswith(RUNS)
+
 
 def _number(value: float) -> str:
     """A float32 value by its shortest decimal, any other by float64's; read and written again it is the same text."""
