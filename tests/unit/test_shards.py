@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from types import MappingProxyType, SimpleNamespace
 
 import numpy as np
 import pytest
 
-from flatcoat.app import mine_shards, verbs_shards
+from flatcoat.app import mine_shards, verbs_shards, workers_ray
 from flatcoat.app.encode_shards import assemble_dense, assemble_multi, assemble_sparse
 from flatcoat.app.mine_shards import Deeper, joined, judged
 from flatcoat.app.shards import parts_of, plan_of, read_part, versions, write_part
@@ -301,3 +302,33 @@ def test_the_plans_in_the_docs_are_what_the_script_computes():
     )
     assert [script.size(n) for n in (60, 1536e7, 2.278e15)] == ["60 B", "15.4 GB", "2.28 PB"]
     assert [script.much(n) for n in (0.0168, 58.31, 19400.3, 1271234)] == ["0.0168", "58.3", "19,400", "1,270,000"]
+
+
+class Slow:
+    """A Ray whose processes are not up in time, so often."""
+
+    def __init__(self, failures):
+        self.failures, self.begun, self.ended = failures, 0, 0
+
+    def init(self, **how):
+        assert how["address"] == "local" and how["num_cpus"] == 2 and os.environ["RAY_USAGE_STATS_ENABLED"] == "0"
+        self.begun += 1
+        if self.begun <= self.failures:
+            raise RuntimeError("The current node timed out during startup.\nmore")
+
+    def shutdown(self):
+        self.ended += 1
+
+
+def test_a_cluster_that_is_not_up_in_time_is_started_again(monkeypatch):
+    monkeypatch.delenv("RAY_USAGE_STATS_ENABLED", raising=False)
+    for failures in (0, 1, 2):
+        ray = Slow(failures)
+        workers_ray._start(ray, 2)
+        assert (ray.begun, ray.ended) == (failures + 1, failures)
+    ray = Slow(3)
+    with pytest.raises(
+        FlatcoatError, match=r"^ray:local: Ray does not start here \(The current node .*\); its logs are"
+    ):
+        workers_ray._start(ray, 2)
+    assert (ray.begun, ray.ended) == (3, 3) and "RAY_USAGE_STATS_ENABLED" not in os.environ

@@ -17,6 +17,7 @@ KNOCK, GREET, CONNECT = (
     10.0,
     120.0,
 )  # seconds until: a port is open, it speaks gRPC, Ray has started a server for us
+STARTS = 3
 
 
 class RayCrew:
@@ -109,18 +110,23 @@ class RayCrew:
 
 
 def _start(ray: Any, processors: int) -> None:
-    """Start a cluster on this machine. Raises FlatcoatError where Ray does not start."""
-    try:
-        with _unobserved():
-            ray.init(
-                address="local", num_cpus=processors, include_dashboard=False, log_to_driver=False,
-                logging_level="ERROR", object_store_memory=10**8,
-            )  # fmt: skip
-    except Exception as error:
-        ray.shutdown()
-        raise FlatcoatError(
-            f"ray:local: Ray does not start here ({_first_line(error)}); its logs are in /tmp/ray"
-        ) from error
+    """Start a cluster on this machine: Ray gives a start half a minute, too little where the machine is busy, so it has more than
+    one. Raises FlatcoatError where Ray does not start.
+    """
+    for left in reversed(range(STARTS)):
+        try:
+            with _unobserved():
+                ray.init(
+                    address="local", num_cpus=processors, include_dashboard=False, log_to_driver=False,
+                    logging_level="ERROR", object_store_memory=10**8,
+                )  # fmt: skip
+            return
+        except Exception as error:
+            ray.shutdown()
+            if not left:
+                raise FlatcoatError(
+                    f"ray:local: Ray does not start here ({_first_line(error)}); its logs are in /tmp/ray"
+                ) from error
 
 
 def _first_line(error: BaseException) -> str:
