@@ -12,6 +12,7 @@ from flatcoat.models.encode import encode_all
 from flatcoat.models.pooling import POOLINGS
 
 MARGIN = 0.1
+EQUAL = 1e-5  # of the greatest score: what arithmetic of 32 bits may make of one value
 
 
 def pooling_by_measure(model: DenseModel, queries: list[str], documents: list[str]) -> list[Finding]:
@@ -25,8 +26,7 @@ def pooling_by_measure(model: DenseModel, queries: list[str], documents: list[st
             scores = (
                 encode_all(model.query, queries, model.runtime) @ encode_all(model.document, documents, model.runtime).T
             )
-            rank = (scores > np.diag(scores)[:, None]).sum(1) + 1
-            quality[name] = float((1 / rank).mean())
+            quality[name] = _reciprocal_rank(scores)
     finally:
         model.query.settings, model.document.settings = before
     best = max(quality, key=lambda name: quality[name])
@@ -35,3 +35,11 @@ def pooling_by_measure(model: DenseModel, queries: list[str], documents: list[st
         message = f"pooled by {used}, yet {best} is far better on {len(queries)} judged pairs (RR: {table})"
         return [Finding("error", "best-pooling", message, f"the checkpoint was likely trained with {best}; correct it")]
     return [ok("best-pooling", f"{used} on {len(queries)} judged pairs (RR: {table})")]
+
+
+def _reciprocal_rank(scores: np.ndarray) -> float:
+    """Of each row's own column, ties at their middle: a pooling that gives every text one vector ranks nothing."""
+    over = scores - np.diag(scores)[:, None]
+    near = EQUAL * float(np.abs(scores).max())
+    rank = (over > near).sum(1) + ((np.abs(over) <= near).sum(1) + 1) / 2
+    return float((1 / rank).mean())
