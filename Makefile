@@ -20,14 +20,14 @@ fast: setup
 	$(BIN)/python -m pytest -n 2 -m "not slow"
 
 check: setup
-	$(BIN)/ruff format --check src tests benchmarks examples
-	$(BIN)/ruff check src tests benchmarks examples
+	$(BIN)/ruff format --check src tests scripts benchmarks examples
+	$(BIN)/ruff check src tests scripts benchmarks examples
 	$(BIN)/pyright
 	$(BIN)/python -m pytest -n 2 -m "not slow"
 
 format: setup
-	$(BIN)/ruff format src tests benchmarks examples
-	$(BIN)/ruff check --fix src tests benchmarks examples
+	$(BIN)/ruff format src tests scripts benchmarks examples
+	$(BIN)/ruff check --fix src tests scripts benchmarks examples
 
 docs: setup
 	$(BIN)/python scripts/cli_docs.py

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import install_import_hook
 
 _hook = install_import_hook(["flatcoat.objectives", "flatcoat.index", "flatcoat.models", "flatcoat.mining",
-                             "flatcoat.training"], "beartype.beartype")  # fmt: skip
+                             "flatcoat.training", "flatcoat.representations"], "beartype.beartype")  # fmt: skip
 
 torch.set_num_threads(1)  # tiny models; several test processes share the cores
 TESTS = Path(__file__).resolve().parent

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from flatcoat.errors import FlatcoatError, Misuse
-from flatcoat.places import held, install_folder, made, restore
+from flatcoat.places import held, install_folder, made, remove, restore
 
 MANIFEST = "manifest.json"
 SEAL = "sha256"  # the key under which a JSON object of ours holds the digest of the rest of itself
@@ -177,7 +177,7 @@ def atomic_folder(path: Path) -> Generator[Path, None, None]:
     try:
         with telling(path):
             for stale in partial.iterdir():
-                shutil.rmtree(stale) if stale.is_dir() and not stale.is_symlink() else stale.unlink()
+                remove(stale)
             yield partial
             for file in partial.rglob("*"):
                 if file.is_file():
@@ -251,8 +251,8 @@ def noted(path: Path) -> dict[str, Any] | None:
 
 def write_manifest(folder: Path, kind: str, version: int, facts: Mapping[str, Any], skip: tuple[str, ...] = ()) -> None:
     """Describe a folder: kind, version, facts, every file's size and sha256, and its own. Raises OSError where an array was cut off."""
-    for half in folder.rglob(".*.partial"):  # what a killed writer left, in work that was taken up again
-        half.unlink()
+    for half in sorted(folder.rglob(".*.partial"), reverse=True):  # a killed writer's, in work that was taken up again
+        remove(half)
     every = [f for f in sorted(folder.rglob("*")) if f.is_file() and f.name != MANIFEST and f.name not in skip]
     for file in every:
         if file.suffix == ".npy" and _cut_off(file):  # numpy's writes pass over what a full disk says at the very end

@@ -98,3 +98,8 @@ def restore(path: Path) -> None:
                 old.rename(path)
         finally:
             os.close(lock)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a link, or a folder with what is in it."""
+    shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()

@@ -393,6 +393,8 @@ def test_what_a_killed_writer_left_in_a_folder_is_no_part_of_it(tmp_path):
     (tmp_path / "data").write_bytes(b"12345")
     (tmp_path / ".manifest.json.partial").write_text("{")
     (tmp_path / ".done.json.partial").write_text("{")
+    (tmp_path / ".part.partial").mkdir()
+    (tmp_path / ".part.partial" / ".x.partial").write_text("{")
     files.write_manifest(tmp_path, "thing", 1, {})
     assert list(files.read_manifest(tmp_path, "thing", 1)["files"]) == ["data"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "manifest.json"]

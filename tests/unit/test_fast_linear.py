@@ -157,8 +157,25 @@ def test_packed_maps_are_not_used_where_they_fail(monkeypatch):
 
 
 @packed
-@pytest.mark.parametrize("faster", ["packed", "plain"])
-def test_the_quicker_way_is_taken(faster, monkeypatch):
-    took = {"packed": 1.0, "plain": 2.0} if faster == "packed" else {"packed": 2.0, "plain": 1.0}
-    monkeypatch.setattr(linear, "_seconds", lambda made, x: took["packed" if type(made) is PackedMap else "plain"])
-    assert packs.__wrapped__("fp32") is (faster == "packed")
+@pytest.mark.parametrize("maker", ["GenuineIntel", "AuthenticAMD"])
+def test_the_way_is_the_processor_s_and_no_clock_s(maker, monkeypatch, tmp_path):
+    """Two processes that took one way each would round differently, and a resumed run would end in other bits."""
+    (tmp_path / "cpuinfo").write_text(f"processor\t: 0\nvendor_id\t: {maker}\n")
+    intel = linear._intel(tmp_path / "cpuinfo")
+    assert intel is (maker == "GenuineIntel")
+    monkeypatch.setattr(linear, "_intel", lambda: intel)
+    monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: True)
+    assert packs.__wrapped__("fp32") is not intel
+    monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: False)
+    assert packs.__wrapped__("fp32") is True
+    for there in (True, False):
+        monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda there=there: there)
+        assert packs.__wrapped__("bf16") is there
+    assert not {"time", "perf_counter"} & set(vars(linear))
+
+
+def test_a_processor_that_no_file_tells_of(monkeypatch, tmp_path):
+    monkeypatch.setenv("PROCESSOR_IDENTIFIER", "Intel64 Family 6 Model 158 Stepping 10, GenuineIntel")
+    assert linear._intel(tmp_path / "absent")
+    monkeypatch.delenv("PROCESSOR_IDENTIFIER")
+    assert not linear._intel(tmp_path / "absent")

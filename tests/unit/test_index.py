@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -123,6 +127,27 @@ def test_bm25_opens_memory_mapped(tmp_path):
     write_bm25(tmp_path / "index", ["red fox", "blue hen"], ["a", "b"], {"corpus": "c"}, Bm25Settings())
     opened = open_index(tmp_path / "index", verify=True)
     assert opened.index.search(["foxes", "unknownword"], 2).rows.tolist() == [[0, -1], [-1, -1]]
+
+
+BUILD = """
+import sys
+from pathlib import Path
+from flatcoat.index.bm25 import Bm25Settings
+from flatcoat.index.store import write_bm25
+for stem in (True, False):
+    said = Bm25Settings(stem=stem)
+    write_bm25(Path(sys.argv[1]) / str(stem), ["red foxes run", "", "a blue hen runs", "the foxes' henhouse"], list("abcd"), {}, said)
+"""
+
+
+def test_a_lexical_index_has_the_same_bytes_whatever_python_hashes_by(tmp_path):
+    for seed in ("1", "2"):
+        environment = {**os.environ, "PYTHONHASHSEED": seed}
+        subprocess.run([sys.executable, "-c", BUILD, str(tmp_path / seed)], env=environment, check=True)
+    files = sorted(path.relative_to(tmp_path / "1") for path in (tmp_path / "1").rglob("*") if path.is_file())
+    assert len(files) > 10
+    for name in files:
+        assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "2" / name).read_bytes(), name
 
 
 def test_too_many_cells_are_refused(folder):

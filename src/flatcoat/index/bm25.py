@@ -53,6 +53,15 @@ def tokenize(texts: Sequence[str], settings: Bm25Settings) -> Any:
     return bm25s.tokenize(list(texts), stopwords=stopwords, stemmer=stemmer, show_progress=False)
 
 
+def _ordered(tokens: Any) -> Any:
+    """The same with its words numbered in their order: bm25s numbers stems as a set gives them, in each process its own way."""
+    words = sorted(tokens.vocab)
+    number = np.empty(max(tokens.vocab.values(), default=-1) + 1, np.int64)
+    number[[tokens.vocab[word] for word in words]] = np.arange(len(words))
+    ids = [number[np.asarray(row, np.int64)].tolist() for row in tokens.ids]
+    return type(tokens)(ids=ids, vocab={word: n for n, word in enumerate(words)})
+
+
 class Bm25Index:
     """Lexical search; its queries are texts."""
 
@@ -64,7 +73,7 @@ class Bm25Index:
         """Build in memory."""
         bm25s: Any = need("bm25s", "search")
         scorer = bm25s.BM25(method="lucene", k1=settings.k1, b=settings.b)
-        scorer.index(tokenize(texts, settings), show_progress=False)
+        scorer.index(_ordered(tokenize(texts, settings)), show_progress=False)
         return cls(scorer, len(texts), settings)
 
     def save(self, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Training on a CPU: dropout that keeps no mask, and linear maps by the quicker of MKL's and oneDNN's single-precision products.
+"""Training on a CPU: dropout that keeps no mask, and linear maps by the products that the processor is quickest at (`linear.packs`).
 
     y = W x + b        ∂L/∂x = Wᵀ ∂L/∂y        ∂L/∂W = ∂L/∂y xᵀ        ∂L/∂b = Σ ∂L/∂y
 
