@@ -14,16 +14,16 @@ demo: setup
 	$(BIN)/flatcoat run recipes/quickstart.toml --out runs/quickstart
 
 test: setup
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 fast: setup
-	$(BIN)/python -m pytest -n 2 -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
 
 check: setup
 	$(BIN)/ruff format --check src tests scripts benchmarks examples
 	$(BIN)/ruff check src tests scripts benchmarks examples
 	$(BIN)/pyright
-	$(BIN)/python -m pytest -n 2 -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
 
 format: setup
 	$(BIN)/ruff format src tests scripts benchmarks examples

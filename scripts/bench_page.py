@@ -69,6 +69,7 @@ UPDATES = ("build s", "insert one by one s", "repair s at .999")
 SCALES = (Costs("targets", DRAWS, "ms", x_label="targets"), Costs("targets", UPDATES, "s", x_label="targets"))
 QUALITY = (Bars(("run",), "nDCG@10"),)
 QUESTIONS = (
+    Question("published", "Do known systems give their published numbers?", "SciFact whole, through the command line alone."),
     Question("quickstart_peer", "How long does the whole quickstart take?",
              "Read, encode, mine, train, encode again, search and measure, beside the same recipe on other libraries.",
              (Bars(("engine",), "whole s", "s"), Bars(("engine",), "peak MB", "MB"))),

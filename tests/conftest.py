@@ -41,10 +41,11 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what is slow."""
+    """Mark what is slow, and begin with the longest: two processes that share the tests then end together."""
     for item in items:
         if slow(item.path):
             item.add_marker(pytest.mark.slow)
+    items.sort(key=lambda item: item.path.name != "test_tutorials.py")
 
 
 @pytest.fixture(scope="session")
