@@ -186,7 +186,10 @@ def run(command: list[str], place: Place, name: str) -> str:
         file.write(f"{shlex.join(command)}\n")
         file.flush()
         environment = {**os.environ, "FLATCOAT_RESULTS": str(place.out / "results")}
-        done = subprocess.run(command, cwd=place.work, stdout=file, stderr=subprocess.STDOUT, env=environment)
+        try:
+            done = subprocess.run(command, cwd=place.work, stdout=file, stderr=subprocess.STDOUT, env=environment)
+        except OSError as error:
+            return f"{command[0]} cannot be started: {error.strerror}"
     if not done.returncode:
         return ""
     last = [line for line in log.read_text(encoding="utf-8").splitlines() if line.strip()][-1]
@@ -200,8 +203,8 @@ def without_peers(claims: Claims, name: str, place: Place) -> tuple[list[str], t
     other = said.get("other_python")
     if other is None or place.peers_python is not None:
         return words, left_out
-    for word in other["drop"]:
-        words.remove(word)
+    first = words.index(other["drop"][0])  # an option and its value, not the `python` that the command begins with
+    del words[first : first + len(other["drop"])]
     return [other.get("swap", {}).get(word, word) for word in words], (*left_out, *other["rows"])
 
 
