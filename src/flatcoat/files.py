@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from flatcoat.errors import FlatcoatError, Misuse
-from flatcoat.places import held, install_folder, made, remove, restore
+from flatcoat.places import as_open, held, install_folder, made, remove, restore
 
 MANIFEST = "manifest.json"
 SEAL = "sha256"  # the key under which a JSON object of ours holds the digest of the rest of itself
@@ -182,6 +182,7 @@ def atomic_folder(path: Path) -> Generator[Path, None, None]:
             for file in partial.rglob("*"):
                 if file.is_file():
                     sync(file)
+            as_open(partial)
             install_folder(partial, path)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)

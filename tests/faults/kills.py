@@ -93,6 +93,7 @@ def warm() -> None:
     import flatcoat.app.html.run_report
     import flatcoat.app.run
     import flatcoat.app.verbs
+    import flatcoat.app.verbs_engine
     import flatcoat.app.verbs_mine
     import flatcoat.app.verbs_shards
     import flatcoat.index.store
@@ -176,12 +177,13 @@ class Stage:
 
     def __init__(self, place: Path):
         from flatcoat.data.toy import write_toy
+        from flatcoat.places import as_open
         from flatcoat.testing.tiny import write_tiny
 
         self.place, self.work = place, place / "work"
         write_toy(place / "toy")
         if not os.fork():  # the parent computes nothing: threads do not survive a fork
-            write_tiny(place / "tiny")
+            as_open(write_tiny(place / "tiny"))  # `disks.py` reads it as another user
             os._exit(0)
         os.wait()
         (place / "recipe.toml").write_text(RECIPE.format(place=place))

@@ -14,6 +14,7 @@ import pytest
 from flatcoat.app import cli
 from flatcoat.errors import FlatcoatError
 from flatcoat.files import atomic_file, atomic_folder, write_json, write_manifest
+from flatcoat.models.backbone import check_folder
 from flatcoat.testing.index import unit
 from flatcoat.vectors import VectorFolder, write_vectors
 
@@ -137,3 +138,28 @@ def test_a_window_that_was_damaged_while_work_stood_still_is_made_again(tmp_path
     (partial / "done.json").write_text("{")
     assert module._begin(partial, facts) == []
     write_manifest(tmp_path, "thing", 1, {})
+
+
+def test_a_finished_folder_is_open_to_whom_it_lets_in(tmp_path):
+    """Another user's server reads the models that this one trained: safetensors writes files that only their owner reads."""
+    for umask, wanted in ((0o022, 0o644), (0o077, 0o600), (0o002, 0o664)):
+        before = os.umask(umask)
+        try:
+            with atomic_folder(tmp_path / str(umask)) as partial:
+                (partial / "in").mkdir()
+                os.close(os.open(partial / "in" / "model.safetensors", os.O_CREAT, 0o600))
+                (partial / "link").symlink_to("in/model.safetensors")
+        finally:
+            os.umask(before)
+        made = tmp_path / str(umask)
+        assert (made / "in" / "model.safetensors").stat().st_mode & 0o777 == wanted
+        assert (made / "link").is_symlink()
+
+
+def test_weights_that_may_not_be_read_are_named(tiny, monkeypatch):
+    """safetensors says of them that there is no such file."""
+    allowed = os.access
+    closed = tiny / "model.safetensors"
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != closed and allowed(path, mode))
+    with pytest.raises(FlatcoatError, match=rf"^{closed}: permission denied; its owner opens it with chmod a\+r$"):
+        check_folder(tiny)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,9 @@ def check_folder(folder: Path) -> None:
         pickled = next((name for name in PICKLED if (folder / name).is_file()), None)
         said = "" if pickled is None else f", only {pickled}; it is pickled, and never read. To convert it: {CONVERT}"
         raise FlatcoatError(f"{folder}: no .safetensors weights{said}")
+    closed = next((file for file in folder.glob("*.safetensors") if not os.access(file, os.R_OK)), None)
+    if closed is not None:  # safetensors says that there is no such file
+        raise FlatcoatError(f"{closed}: permission denied; its owner opens it with chmod a+r")
     index = folder / "model.safetensors.index.json"
     for name in set(table(object_of(index), "weight_map", index).values()):
         inside(folder, str(name), index)
