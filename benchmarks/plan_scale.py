@@ -178,9 +178,7 @@ def encode_table(m: Measured, a: Assumed) -> str:
 
 def move_table(m: Measured, a: Assumed) -> str:
     """What the driver and the network take."""
-    each = (
-        49 + 12 + 8
-    )  # bytes: a string of twelve characters (CPython 3.11; eight fewer since 3.12), and its place in a list
+    each = 49 + 12 + 8  # bytes: a string of 12 characters (CPython 3.11; later ones take less), its place in a list
     body = []
     for name, n in SIZES.items():
         fp32, shards = 4.0 * DIM * n, -(-n // 4096)

@@ -363,3 +363,9 @@ def test_a_ray_cluster_gives_the_bytes_of_one_process_though_a_worker_is_killed(
     same_bytes(tmp_path / "one", tmp_path / "two")
     assert sorted((tmp_path / "log").read_text().split()) == ["0", "1", "1", "2", "3"]
     assert len(notes) == 1 and "lost on shard 1 (rows 16 to 31) (ActorDiedError" in notes[0]
+
+    settings = MineSettings(1, 5, relative=0.99)
+    mined_by_one("dense", models, toy, tmp_path / "one.jsonl", settings, False, None)
+    asked = asked_of("dense", models, toy)
+    rows, mined = mine_by_workers(tmp_path / "two.jsonl", asked, "ray:local:2", "train", settings)
+    assert "".join(negative_lines(asked.collection, rows, mined)) == (tmp_path / "one.jsonl").read_text()
